@@ -1,0 +1,1 @@
+"""The shipped YAML configs, as package data."""

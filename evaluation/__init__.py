@@ -1,0 +1,1 @@
+"""Measurement only: metrics with n and standard error, floors, gates, controls, significance."""

@@ -1,0 +1,1 @@
+"""Orchestration only: Prefect flows, MLflow tracking, the command line."""

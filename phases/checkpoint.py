@@ -1,0 +1,236 @@
+"""The checkpoint: a directory that plain `from_pretrained` opens, with a manifest that proves what it is.
+
+`config.json`, `model.safetensors` and the tokenizer are the standard files. `forge.json` adds the phase, config,
+seed, parents and data by digest, code version, environment, metrics, and the SHA-256 of every other file. The
+digest of a checkpoint is the SHA-256 over those names and hashes, so two equal runs have equal digests; time and
+machine stand in the manifest but outside the digest. Siblings (the cognate phase's branches) are checkpoints in
+`siblings/<name>/`; the parent's digest covers theirs.
+"""
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from phases.errors import CheckpointError
+from phases.storage import atomic_directory, explain_os_errors, sha256_file, sha256_json
+
+MANIFEST = "forge.json"
+SIBLINGS = "siblings"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `forge.json` says of a checkpoint, less the file hashes."""
+
+    phase: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    parents: tuple[str, ...] = ()
+    """Digests of the parent checkpoints."""
+    data: tuple[str, ...] = ()
+    """Digests of the data it was trained or selected on."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What the phase itself measured: final loss, tokens, seconds."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint on disk."""
+
+    path: Path
+    digest: str
+    manifest: Mapping[str, Any]
+
+    @property
+    def siblings(self) -> dict[str, "Checkpoint"]:
+        """The checkpoints that were made together with this one, by name."""
+        root = self.path / SIBLINGS
+        names = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
+        return {name: open_checkpoint(root / name) for name in names}
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Sum of the file sizes, siblings left out."""
+        return sum(p.stat().st_size for p in self.path.iterdir() if p.is_file())
+
+    def model(self, dtype: torch.dtype = torch.float32) -> Any:
+        """The model in evaluation mode, on the CPU."""
+        return load_model(self.path, dtype)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        return load_tokenizer(self.path)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The parameters by name in float32; tied weights once."""
+        model = self.model()
+        return {name: p.detach() for name, p in model.named_parameters()}
+
+
+@contextmanager
+def checkpoint_writer(out: Path, manifest: Manifest) -> Iterator[Path]:
+    """Yield a temporary directory to fill; on a clean exit it gets its `forge.json` and becomes `out`."""
+    with atomic_directory(out) as temporary:
+        yield temporary
+        body = {
+            "phase": manifest.phase,
+            "config": dict(manifest.config),
+            "seed": manifest.seed,
+            "parents": list(manifest.parents),
+            "data": list(manifest.data),
+            "files": _hash_files(temporary),
+            "siblings": {p.name: open_checkpoint(p).digest for p in _sibling_paths(temporary)},
+        }
+        full = {
+            **body,
+            "digest": sha256_json(body),
+            "metrics": dict(manifest.metrics),
+            "environment": environment(),
+        }
+        (temporary / MANIFEST).write_text(json.dumps(full, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def save_checkpoint(
+    out: Path,
+    model: Any,
+    tokenizer: Any,
+    manifest: Manifest,
+    extras: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+    siblings: Mapping[str, Path] | None = None,
+) -> Checkpoint:
+    """Write a model atomically and return it verified.
+
+    `extras` maps a file name (`latent.safetensors`) to tensors that ride along. `siblings` maps a name to a finished
+    checkpoint's path, which is moved into this one.
+    """
+    with checkpoint_writer(out, manifest) as temporary:
+        model.save_pretrained(temporary, safe_serialization=True)
+        tokenizer.save_pretrained(temporary)
+        for name, tensors in (extras or {}).items():
+            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / name)
+        for name, path in (siblings or {}).items():
+            (temporary / SIBLINGS).mkdir(exist_ok=True)
+            path.rename(temporary / SIBLINGS / name)
+    return open_checkpoint(out)
+
+
+def open_checkpoint(path: Path | str) -> Checkpoint:
+    """Verify a checkpoint and return it.
+
+    A directory without `forge.json` is someone else's model: it is hashed, not verified. Raises `CheckpointError`
+    that names the missing, truncated or altered file.
+    """
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        what = "no such folder" if not path.is_dir() else "config.json is missing"
+        raise CheckpointError(f"{path}: not a checkpoint ({what}); give a folder that `forge` or transformers wrote")
+    if not (path / MANIFEST).is_file():
+        body = {"files": _hash_files(path), "foreign": True}
+        return Checkpoint(path, sha256_json(body), body)
+    manifest = _read_manifest(path / MANIFEST)
+    for name, expected in manifest["files"].items():
+        _verify_file(path / name, expected)
+    for name, digest in manifest["siblings"].items():
+        if open_checkpoint(path / SIBLINGS / name).digest != digest:
+            raise CheckpointError(f"{path / SIBLINGS / name}: not the checkpoint it was written with; {_MEND}")
+    body = {k: manifest[k] for k in ("phase", "config", "seed", "parents", "data", "files", "siblings")}
+    if sha256_json(body) != manifest["digest"]:
+        raise CheckpointError(f"{path / MANIFEST}: altered (its digest does not match its contents); {_MEND}")
+    return Checkpoint(path, str(manifest["digest"]), manifest)
+
+
+_MEND = "restore it from a copy, or delete the folder and run the phase again"
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("phase", "config", "seed", "parents", "data", "files", "siblings", "digest"):
+            manifest[key]
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path}: truncated or altered (not a whole manifest); {_MEND}") from None
+    return dict(manifest)
+
+
+def _verify_file(path: Path, expected: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing; {_MEND}")
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        raise CheckpointError(f"{path}: truncated ({size:,} bytes, {expected['bytes']:,} expected); {_MEND}")
+    digest = sha256_file(path)
+    if digest != expected["sha256"]:
+        raise CheckpointError(
+            f"{path}: altered (SHA-256 {digest[:12]}…, {expected['sha256'][:12]}… expected); {_MEND}"
+        )
+
+
+def _hash_files(path: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(p for p in path.iterdir() if p.is_file() and p.name != MANIFEST)
+    return {p.name: {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}
+
+
+def _sibling_paths(path: Path) -> list[Path]:
+    root = path / SIBLINGS
+    return sorted(root.iterdir()) if root.is_dir() else []
+
+
+def load_model(path: Path | str, dtype: torch.dtype = torch.float32) -> Any:
+    """Open any HF causal LM (a path or hub id) in evaluation mode."""
+    with _explain_load_errors(path):
+        return AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype).eval()
+
+
+def load_tokenizer(path: Path | str) -> Any:
+    """Open any HF tokenizer (a path or hub id)."""
+    with _explain_load_errors(path):
+        return AutoTokenizer.from_pretrained(str(path))
+
+
+@contextmanager
+def _explain_load_errors(path: Path | str) -> Iterator[None]:
+    with explain_os_errors(Path(path)):
+        try:
+            yield
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise CheckpointError(f"{path}: cannot be loaded ({reason}); give a folder or a reachable hub id") from error
+        except Exception as error:
+            if type(error).__name__ != "SafetensorError":
+                raise
+            raise CheckpointError(f"{path}: model.safetensors is truncated or altered ({error}); {_MEND}") from error
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Versions that a result may depend on, and the commit of the code."""
+    packages = ("torch", "transformers", "tokenizers", "accelerate", "peft", "mergekit", "agent-forge")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": code_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+@cache
+def code_version() -> str:
+    """The git commit of this code, `-dirty` when the tree has changes; `unknown` outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,0 +1,115 @@
+"""A probe: what a model can do, in one forward pass an item, so that thousands of candidates can be judged.
+
+An item counts as solved when every token of its completion is the argmax given the tokens before it. That is
+exactly when greedy decoding writes the completion token by token, so the value equals exact match by greedy
+decoding up to completions that reach the same answer by other tokens (`evaluation` measures that one; a test
+compares the two). The third speciality is next-token accuracy on held-out text when the model exits at half depth.
+
+Every speciality comes as one float per unit (item or text block), so that differences can be paired.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from phases.dataset import Dataset, Split
+from phases.exits import exit_hidden_states
+from phases.tasks.item import Item, render_completion, render_prompt
+
+SPECIALITIES = ("reasoning", "memory", "adaptive")
+Scores = dict[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows of similar length."""
+
+    tokens_BT: torch.Tensor
+    answer_BT: torch.Tensor
+    """bool: the tokens that must be predicted."""
+    index: list[int]
+    """Where each row stood in the input order."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Fixed inputs for repeated scoring."""
+
+    items: dict[str, list[Batch]]
+    text_NT: torch.Tensor
+    """(N, T+1) held-out text blocks."""
+
+    def score(self, model: Any) -> Scores:
+        """One value a unit for each speciality; `model` is any HF causal LM in evaluation mode."""
+        scores = {name: solved(model, batches) for name, batches in self.items.items()}
+        return {**scores, "adaptive": half_depth_accuracy(model, self.text_NT)}
+
+
+def mean_score(scores: Scores) -> float:
+    """Mean over the specialities of the mean over their units."""
+    return float(np.mean([np.mean(values) for values in scores.values()]))
+
+
+def build_probe(data: Dataset, split: Split, items: int, blocks: int) -> Probe:
+    """A probe on the first `items` items of each task speciality and the first `blocks` text blocks of a split."""
+    by_name = {name: data.items(split, name)[:items] for name in ("reasoning", "memory")}
+    text = np.asarray(data.blocks(split, "text")[:blocks]).astype(np.int64)
+    tokenizer = data.tokenizer
+    return Probe(
+        {name: encode_items(tokenizer, chosen) for name, chosen in by_name.items() if chosen},
+        torch.from_numpy(text),
+    )
+
+
+def encode_items(tokenizer: Any, items: Sequence[Item], batch: int = 64) -> list[Batch]:
+    """Tokenise items into right-padded batches, longest last."""
+    rows = []
+    for item in items:
+        prompt = tokenizer(render_prompt(tokenizer, item.prompt), add_special_tokens=False)["input_ids"]
+        answer = tokenizer(render_completion(tokenizer, item), add_special_tokens=False)["input_ids"]
+        rows.append((prompt, answer))
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
+    return [_pad([rows[i] for i in order[a : a + batch]], order[a : a + batch]) for a in range(0, len(rows), batch)]
+
+
+def _pad(rows: list[tuple[list[int], list[int]]], index: list[int]) -> Batch:
+    length = max(len(prompt) + len(answer) for prompt, answer in rows)
+    tokens = torch.zeros(len(rows), length, dtype=torch.long)
+    marks = torch.zeros(len(rows), length, dtype=torch.bool)
+    for i, (prompt, answer) in enumerate(rows):
+        tokens[i, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+        marks[i, len(prompt) : len(prompt) + len(answer)] = True
+    return Batch(tokens, marks, index)
+
+
+@torch.inference_mode()
+def solved(model: Any, batches: Sequence[Batch]) -> npt.NDArray[np.float64]:
+    """(n,) 1.0 where greedy decoding writes the whole completion, in the items' own order.
+
+    Causal attention makes right padding harmless; logits are computed at the completion's positions only.
+    """
+    result = np.zeros(sum(len(b.index) for b in batches))
+    for batch in batches:
+        hidden_BTD = model.model(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
+        wanted = batch.answer_BT[:, 1:]
+        guess = model.lm_head(hidden_BTD[:, :-1][wanted]).argmax(-1)
+        right = torch.ones_like(wanted)
+        right[wanted] = guess == batch.tokens_BT[:, 1:][wanted]
+        result[batch.index] = right.all(1).double().numpy()
+    return result
+
+
+@torch.inference_mode()
+def half_depth_accuracy(model: Any, text_NT: torch.Tensor, batch: int = 16) -> npt.NDArray[np.float64]:
+    """(N,) share of next tokens that the exit at half depth gets right, per block."""
+    depth = max(1, model.config.num_hidden_layers // 2)
+    parts = []
+    for rows in torch.split(text_NT, batch):
+        hidden_BTD = exit_hidden_states(model, rows[:, :-1], (depth,))[0]
+        guess = model.lm_head(hidden_BTD).argmax(-1)
+        parts.append((guess == rows[:, 1:]).double().mean(1))
+    return torch.cat(parts).numpy()

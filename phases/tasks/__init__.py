@@ -1,0 +1,1 @@
+"""Tasks with verifiable answers: what an item is, and the generators that make items."""
