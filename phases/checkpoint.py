@@ -2,19 +2,17 @@
 
 `config.json`, `model.safetensors` and the tokenizer are the standard files. `forge.json` adds the phase, config,
 seed, parents and data by digest, code version, environment, metrics, and the SHA-256 of every other file. The
-digest of a checkpoint is the SHA-256 over those names and hashes, so two equal runs have equal digests; time and
-machine stand in the manifest but outside the digest. Siblings (the cognate phase's branches) are checkpoints in
-`siblings/<name>/`; the parent's digest covers theirs.
+digest of a checkpoint is the SHA-256 over those names and hashes, so two equal runs have equal digests; measurements
+and machine stand in the manifest but outside the digest. Siblings (the cognate phase's branches, whose parent this
+checkpoint is) are checkpoints in `siblings/<name>/`; `family_digest` covers them too.
 """
 
 import json
-import platform
-import subprocess
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from phases.environment import environment
 from phases.errors import CheckpointError
 from phases.storage import atomic_directory, explain_os_errors, sha256_file, sha256_json
 
@@ -60,6 +59,11 @@ class Checkpoint:
         return {name: open_checkpoint(root / name) for name in names}
 
     @property
+    def family_digest(self) -> str:
+        """One digest over this checkpoint and its siblings."""
+        return sha256_json([self.digest, self.manifest.get("siblings", {})])
+
+    @property
     def bytes_on_disk(self) -> int:
         """Sum of the file sizes, siblings left out."""
         return sum(p.stat().st_size for p in self.path.iterdir() if p.is_file())
@@ -78,27 +82,18 @@ class Checkpoint:
         return {name: p.detach() for name, p in model.named_parameters()}
 
 
-@contextmanager
-def checkpoint_writer(out: Path, manifest: Manifest) -> Iterator[Path]:
-    """Yield a temporary directory to fill; on a clean exit it gets its `forge.json` and becomes `out`."""
-    with atomic_directory(out) as temporary:
-        yield temporary
-        body = {
-            "phase": manifest.phase,
-            "config": dict(manifest.config),
-            "seed": manifest.seed,
-            "parents": list(manifest.parents),
-            "data": list(manifest.data),
-            "files": _hash_files(temporary),
-            "siblings": {p.name: open_checkpoint(p).digest for p in _sibling_paths(temporary)},
-        }
-        full = {
-            **body,
-            "digest": sha256_json(body),
-            "metrics": dict(manifest.metrics),
-            "environment": environment(),
-        }
-        (temporary / MANIFEST).write_text(json.dumps(full, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `forge.json` over a filled folder: its last file."""
+    body = {
+        "phase": manifest.phase,
+        "config": dict(manifest.config),
+        "seed": manifest.seed,
+        "parents": list(manifest.parents),
+        "data": list(manifest.data),
+        "files": _hash_files(folder),
+    }
+    rest = {"siblings": {}, "metrics": dict(manifest.metrics), "environment": environment()}
+    _write_manifest(folder, {**body, "digest": sha256_json(body), **rest})
 
 
 def save_checkpoint(
@@ -106,23 +101,46 @@ def save_checkpoint(
     model: Any,
     tokenizer: Any,
     manifest: Manifest,
-    extras: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
-    siblings: Mapping[str, Path] | None = None,
+    tensors: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """Write a model atomically and return it verified.
 
-    `extras` maps a file name (`latent.safetensors`) to tensors that ride along. `siblings` maps a name to a finished
-    checkpoint's path, which is moved into this one.
+    `tensors` (a file name such as `latent.safetensors` to tensors) and `texts` (a file name to its text) ride along.
     """
-    with checkpoint_writer(out, manifest) as temporary:
-        model.save_pretrained(temporary, safe_serialization=True)
+    with atomic_directory(out) as temporary:
+        model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        for name, tensors in (extras or {}).items():
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / name)
-        for name, path in (siblings or {}).items():
-            (temporary / SIBLINGS).mkdir(exist_ok=True)
-            path.rename(temporary / SIBLINGS / name)
+        for name, content in (tensors or {}).items():
+            save_file({k: v.contiguous() for k, v in content.items()}, temporary / name)
+        for name, text in (texts or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        write_manifest(temporary, manifest)
     return open_checkpoint(out)
+
+
+def save_family(out: Path, root: Path, siblings: Mapping[str, Path]) -> Checkpoint:
+    """Write finished checkpoints as one: `root` at the top, the others as its siblings. Files are linked or copied."""
+    with atomic_directory(out) as temporary:
+        shutil.copytree(root, temporary, copy_function=_link, dirs_exist_ok=True)
+        for name, path in siblings.items():
+            shutil.copytree(path, temporary / SIBLINGS / name, copy_function=_link)
+        digests = {name: open_checkpoint(path).digest for name, path in siblings.items()}
+        (temporary / MANIFEST).unlink()  # a link: writing through it would alter `root`
+        _write_manifest(temporary, {**open_checkpoint(root).manifest, "siblings": digests})
+    return open_checkpoint(out)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
@@ -141,23 +159,25 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     manifest = _read_manifest(path / MANIFEST)
     for name, expected in manifest["files"].items():
         _verify_file(path / name, expected)
+    body = {key: manifest[key] for key in _DIGESTED}
+    if sha256_json(body) != manifest["digest"]:
+        raise CheckpointError(f"{path / MANIFEST}: altered (its digest does not match its contents); {_MEND}")
     for name, digest in manifest["siblings"].items():
         if open_checkpoint(path / SIBLINGS / name).digest != digest:
             raise CheckpointError(f"{path / SIBLINGS / name}: not the checkpoint it was written with; {_MEND}")
-    body = {k: manifest[k] for k in ("phase", "config", "seed", "parents", "data", "files", "siblings")}
-    if sha256_json(body) != manifest["digest"]:
-        raise CheckpointError(f"{path / MANIFEST}: altered (its digest does not match its contents); {_MEND}")
     return Checkpoint(path, str(manifest["digest"]), manifest)
 
 
+_DIGESTED = ("phase", "config", "seed", "parents", "data", "files")
 _MEND = "restore it from a copy, or delete the folder and run the phase again"
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("phase", "config", "seed", "parents", "data", "files", "siblings", "digest"):
-            manifest[key]
+        missing = [key for key in (*_DIGESTED, "siblings", "digest") if key not in manifest]
+        if missing:
+            raise KeyError(missing[0])
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path}: truncated or altered (not a whole manifest); {_MEND}") from None
     return dict(manifest)
@@ -171,19 +191,12 @@ def _verify_file(path: Path, expected: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{path}: truncated ({size:,} bytes, {expected['bytes']:,} expected); {_MEND}")
     digest = sha256_file(path)
     if digest != expected["sha256"]:
-        raise CheckpointError(
-            f"{path}: altered (SHA-256 {digest[:12]}…, {expected['sha256'][:12]}… expected); {_MEND}"
-        )
+        raise CheckpointError(f"{path}: altered (SHA-256 {digest[:12]}…, {expected['sha256'][:12]}… expected); {_MEND}")
 
 
 def _hash_files(path: Path) -> dict[str, dict[str, Any]]:
     files = sorted(p for p in path.iterdir() if p.is_file() and p.name != MANIFEST)
     return {p.name: {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}
-
-
-def _sibling_paths(path: Path) -> list[Path]:
-    root = path / SIBLINGS
-    return sorted(root.iterdir()) if root.is_dir() else []
 
 
 def load_model(path: Path | str, dtype: torch.dtype = torch.float32) -> Any:
@@ -205,32 +218,9 @@ def _explain_load_errors(path: Path | str) -> Iterator[None]:
             yield
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().split("\n")[0]
-            raise CheckpointError(f"{path}: cannot be loaded ({reason}); give a folder or a reachable hub id") from error
+            fix = "give a folder or a reachable hub id"
+            raise CheckpointError(f"{path}: cannot be loaded ({reason}); {fix}") from error
         except Exception as error:
             if type(error).__name__ != "SafetensorError":
                 raise
             raise CheckpointError(f"{path}: model.safetensors is truncated or altered ({error}); {_MEND}") from error
-
-
-@cache
-def environment() -> dict[str, str]:
-    """Versions that a result may depend on, and the commit of the code."""
-    packages = ("torch", "transformers", "tokenizers", "accelerate", "peft", "mergekit", "agent-forge")
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "commit": code_version(),
-        **{name: version(name) for name in packages},
-    }
-
-
-@cache
-def code_version() -> str:
-    """The git commit of this code, `-dirty` when the tree has changes; `unknown` outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
-    try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()

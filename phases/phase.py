@@ -4,7 +4,8 @@
 
 `parents` are verified checkpoints (none for the first phase), `out` is the directory to make, `data` the prepared
 corpus and tasks, `metrics(step, {name: value})` receives curves (by default nobody listens), and `pool` maps a
-function over independent jobs (by default one after the other, here). A phase keeps its unfinished work in `<out>.work/` and continues from there when it is run again with the same cache key.
+function over independent jobs (by default one after the other, here). A phase keeps its
+unfinished work in `<out>.work/` and continues from there when it is run again with the same cache key.
 """
 
 import ast
@@ -78,7 +79,7 @@ class Phase:
             {
                 "phase": self.name,
                 "config": config.model_dump(mode="json", exclude={"on_fail"}),
-                "parents": [parent.digest for parent in parents],
+                "parents": [parent.family_digest for parent in parents],
                 "data": data.digest,
                 "source": source_fingerprint(self.run.__module__),
             }

@@ -10,9 +10,7 @@ from phases.errors import ConfigError
 class StrictModel(pydantic.BaseModel):
     """A frozen pydantic model that refuses unknown keys."""
 
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, data: object, where: str) -> Self:
@@ -40,7 +38,5 @@ def _fields_at(model: type[pydantic.BaseModel], path: tuple[Any, ...]) -> list[s
     for part in path:
         field = getattr(current, "model_fields", {}).get(part)
         candidates = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        current = next(
-            (c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel)), None
-        )
+        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel)), None)
     return list(getattr(current, "model_fields", {}))

@@ -1,0 +1,124 @@
+"""Phase 1, cognate creation: one trunk, then three branches that share its start and its data's seed.
+
+    forge phase cognate --out DIR
+
+The trunk learns the common mix (or is the user's own base model). Branched from it: *reasoning* (verifiable tasks),
+*memory* (associative recall), *adaptive* (early exits). Siblings of one trunk stay linearly connected, which is what
+lets phase 2 merge them (arXiv 1912.05671). The *control* is the trunk trained on, on the common mix, for as many
+tokens as a branch. The checkpoint is the trunk; the four others are its siblings.
+Cost: about 3 minutes on two cores at the embedded default.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaForCausalLM
+
+from phases.checkpoint import (
+    Checkpoint,
+    Manifest,
+    load_model,
+    load_tokenizer,
+    open_checkpoint,
+    save_checkpoint,
+    save_family,
+)
+from phases.cognate.base import check_decoder, check_tuning, merge_adapters, with_adapters
+from phases.cognate.config import BRANCHES, CognateConfig
+from phases.cognate.layerskip import EarlyExit
+from phases.cognate.shape import PRESETS, llama_config
+from phases.dataset import Dataset
+from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, serial_pool, work_directory
+from phases.training.batches import Mixture
+from phases.training.loop import Trained, train
+from phases.training.objective import LanguageModelling, Objective
+
+MODELS = ("trunk", *BRANCHES, "control")
+
+
+def run(
+    parents: Sequence[Checkpoint],
+    config: CognateConfig,
+    out: Path,
+    *,
+    data: Dataset,
+    metrics: MetricsCallback = ignore_metrics,
+    pool: Pool = serial_pool,
+) -> Checkpoint:
+    """Train trunk, branches and control; finished ones are kept in the work directory and skipped on a rerun."""
+    check_tuning(config)
+    work = work_directory(out, PHASE.key(parents, config, data))
+    for name in MODELS:
+        if not _finished(work / name):
+            _make(name, config, work, data, metrics)
+    result = save_family(out, work / "trunk", {name: work / name for name in MODELS[1:]})
+    shutil.rmtree(work)
+    return result
+
+
+def _make(name: str, config: CognateConfig, work: Path, data: Dataset, metrics: MetricsCallback) -> None:
+    """Train one model and write its checkpoint to `work/<name>`."""
+    if name == "trunk" and config.base:
+        model, tokenizer, done = _base(config.base), load_tokenizer(config.base), None
+    else:
+        tokenizer = data.tokenizer
+        model, done = _trained(name, config, work, data, metrics)
+    manifest = Manifest(
+        phase="cognate" if name == "trunk" else f"cognate/{name}",
+        config=config.model_dump(mode="json"),
+        seed=config.seed,
+        parents=() if name == "trunk" else (open_checkpoint(work / "trunk").digest,),
+        data=(data.digest,),
+        metrics={} if done is None else {"loss": done.final_loss, "steps": done.steps, "tokens": done.tokens},
+    )
+    save_checkpoint(work / name, model, tokenizer, manifest)
+
+
+def _trained(
+    name: str, config: CognateConfig, work: Path, data: Dataset, metrics: MetricsCallback
+) -> tuple[Any, Trained]:
+    trunk = work / "trunk"
+    adapted = name != "trunk" and config.base is not None and config.tuning != "full"
+    if name == "trunk":
+        model = _fresh(config, data)
+    else:
+        model = with_adapters(str(trunk), config) if adapted else load_model(trunk)
+    training = config.trunk if name == "trunk" else config.branch
+    mixture = Mixture(data, config.mix(name), config.seed, training.prompt_weight)
+    state = work / f"{name}.state"
+    state.mkdir(exist_ok=True)
+    done = train(
+        _objective(name, model, config), mixture, training, state, name=name, seed=config.seed, metrics=metrics
+    )
+    return merge_adapters(model, str(trunk)) if adapted else model, done
+
+
+def _fresh(config: CognateConfig, data: Dataset) -> Any:
+    torch.manual_seed(config.seed)
+    shape = config.shape or PRESETS[config.preset]
+    return LlamaForCausalLM(llama_config(shape, data.vocabulary, data.tokenizer.eos_token_id))
+
+
+def _base(path: str) -> Any:
+    model = load_model(path)
+    check_decoder(model, path)
+    return model
+
+
+def _objective(name: str, model: Any, config: CognateConfig) -> Objective:
+    # Adapters wrap the model; the objective wants the decoder inside.
+    decoder = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if name == "adaptive":
+        return EarlyExit(decoder, config.layer_skip.dropout, config.layer_skip.exit_scale)
+    return LanguageModelling(decoder)
+
+
+def _finished(path: Path) -> bool:
+    """A checkpoint in the work directory; it was renamed there whole, and opening verifies it."""
+    return path.is_dir() and bool(open_checkpoint(path).digest)
+
+
+PHASE = Phase("cognate", "one trunk, three specialised branches, one control", CognateConfig, run)

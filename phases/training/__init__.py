@@ -1,0 +1,1 @@
+"""One shared training loop and what it is made of."""

@@ -1,0 +1,136 @@
+"""The one training loop: every phase that trains calls `train`.
+
+`accelerate` gives autocast and several processes; accumulation, clipping, the schedule, the NaN guard and the
+resumable state are here. A step's rows and randomness depend on the seed and the step only, so a killed run that is
+started again ends in the same bits, and 1 × 8 micro-batches give the gradient of 8 × 1.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from phases.errors import TrainingError
+from phases.phase import MetricsCallback, ignore_metrics
+from phases.training.batches import Mixture, Rows, shard
+from phases.training.config import TrainingConfig
+from phases.training.objective import Objective
+from phases.training.optimizer import build_optimizers, set_rate, step_all
+from phases.training.schedule import warmup_stable_decay
+from phases.training.state import TrainingState, clear_state
+
+LOG_EVERY = 10
+"""Steps between two reported losses: reading a loss makes the device wait."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run did."""
+
+    steps: int
+    tokens: int
+    final_loss: float
+    """Mean loss of the last reported step, nats a weighted token."""
+
+
+def train(
+    objective: Objective,
+    mixture: Mixture,
+    config: TrainingConfig,
+    work: Path,
+    *,
+    name: str,
+    seed: int,
+    metrics: MetricsCallback = ignore_metrics,
+    after_step: Callable[[Any], None] | None = None,
+) -> Trained:
+    """Train `objective.model` in place for `config.steps` steps, continuing from a state in `work` if there is one.
+
+    `metrics(step, {"<name>/loss": …})` gets loss (nats a token), gradient norm, rate and tokens a second.
+    `after_step(model)` runs after each optimizer step. Raises `TrainingError` at the first loss or gradient that is
+    not finite.
+    """
+    accelerator = Accelerator(mixed_precision=_precision(config, objective.model))
+    state = TrainingState(objective.model, build_optimizers(objective.model, config))
+    state.restore(work)
+    wrapped = accelerator.prepare(objective)
+    objective.train()
+    loss, since, saved = float("nan"), time.perf_counter(), time.monotonic()
+    fresh = 0
+    with tqdm(total=config.steps, initial=state.step, desc=name, unit="step", leave=False, disable=None) as bar:
+        for step in range(state.step, config.steps):
+            torch.manual_seed(seed * 1_000_003 + step)
+            rows = mixture.rows(step, config.batch_rows)
+            factor = warmup_stable_decay(step, config.steps, config.warmup, config.decay, config.final_rate)
+            set_rate(state.optimizers, factor)
+            total = _backward(accelerator, wrapped, rows, config, step / config.steps)
+            norm = accelerator.clip_grad_norm_(objective.parameters(), config.clip)
+            _check_finite(norm, name, step)
+            step_all(state.optimizers)
+            if after_step:
+                after_step(objective.model)
+            state.step, fresh = step + 1, fresh + rows.weight_BT.numel()
+            state.tokens += rows.weight_BT.numel()
+            bar.update()
+            if step % LOG_EVERY == 0 or step + 1 == config.steps:
+                loss = float(accelerator.reduce(total, "sum"))
+                speed = fresh / (time.perf_counter() - since)
+                since, fresh = time.perf_counter(), 0
+                bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{speed:,.0f}", refresh=False)
+                metrics(step, _curves(name, loss, float(norm), factor, speed))
+            if time.monotonic() - saved > config.save_seconds and accelerator.is_main_process:
+                state.save(work)
+                saved = time.monotonic()
+    objective.eval()
+    if accelerator.is_main_process:
+        clear_state(work)
+    return Trained(state.step, state.tokens, loss)
+
+
+def _backward(accelerator: Any, wrapped: Any, rows: Rows, config: TrainingConfig, progress: float) -> torch.Tensor:
+    """Gradients of the weighted mean over the whole batch; returns this process's share of that mean."""
+    processes, device = accelerator.num_processes, accelerator.device
+    weight = rows.weight_BT.sum()
+    mine = shard(rows, processes, accelerator.process_index)
+    total = torch.zeros((), device=device)
+    for part in range(config.accumulation):
+        micro = shard(mine, config.accumulation, part)
+        last = part + 1 == config.accumulation
+        with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
+            summed = wrapped(micro.tokens_BT.to(device), micro.weight_BT.to(device), progress)
+            # Data parallelism averages over processes; the mean over the batch wants the sum.
+            accelerator.backward(summed * (processes / weight))
+        total += summed.detach() / weight
+    return total
+
+
+def _precision(config: TrainingConfig, model: Any) -> str:
+    if config.precision != "auto":
+        return "no" if config.precision == "fp32" else "bf16"
+    if torch.cuda.is_available():
+        return "bf16"
+    wide = model.config.hidden_size >= 256 and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if wide else "no"
+
+
+def _check_finite(norm: torch.Tensor, name: str, step: int) -> None:
+    if not torch.isfinite(norm):
+        raise TrainingError(
+            f"{name}: the gradient is not finite at step {step}; lower the learning rates "
+            "(--set cognate.trunk.learning_rate=…) or check the data for broken rows; nothing was written"
+        )
+
+
+def _curves(name: str, loss: float, norm: float, factor: float, speed: float) -> dict[str, float]:
+    return {
+        f"{name}/loss": loss,
+        f"{name}/gradient_norm": norm,
+        f"{name}/rate_factor": factor,
+        f"{name}/tokens_per_s": speed,
+    }

@@ -1,0 +1,67 @@
+"""Weighted cross-entropy straight from hidden states, without ever holding (B, T, V) logits.
+
+The head's matmul, the softmax and both gradients are done chunk by chunk in the forward pass (the idea of
+Liger-Kernel, arXiv 2410.10989, here in plain PyTorch): the logits buffer is chunk × V and is reused, which on a CPU
+also saves the page faults of a fresh buffer a step. Positions of weight 0 are not computed at all.
+"""
+
+from typing import Any
+
+import torch
+
+CHUNK = 1024
+"""Rows of logits held at a time: at V = 2,048 the buffer (8 MiB) stays in the cache of common CPUs."""
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Σ wᵢ · nllᵢ over rows; the gradients are computed with the value and scaled in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: torch.Tensor,
+        head_VD: torch.Tensor,
+        target_N: torch.Tensor,
+        weight_N: torch.Tensor,
+    ) -> torch.Tensor:
+        head = head_VD.to(hidden_ND.dtype)
+        grad_hidden = torch.empty_like(hidden_ND)
+        grad_head = torch.zeros(head_VD.shape, dtype=torch.float32, device=head_VD.device)
+        total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
+        for start in range(0, hidden_ND.shape[0], CHUNK):
+            rows = slice(start, start + CHUNK)
+            hidden, target, weight = hidden_ND[rows], target_N[rows, None], weight_N[rows, None]
+            logits = (hidden @ head.T).float()
+            logits -= logits.amax(1, keepdim=True)  # so that exp cannot overflow
+            gold = logits.gather(1, target)
+            partition = logits.exp_().sum(1, keepdim=True)
+            total += ((partition.log() - gold) * weight).sum()
+            gradient = logits.mul_(weight / partition)  # softmax · w
+            gradient.scatter_add_(1, target, -weight)  # − onehot · w
+            gradient = gradient.to(hidden.dtype)
+            grad_hidden[rows] = gradient @ head
+            grad_head += gradient.T @ hidden
+        ctx.save_for_backward(grad_hidden, grad_head.to(head_VD.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        grad_hidden, grad_head = ctx.saved_tensors
+        return grad_hidden * grads[0].to(grad_hidden.dtype), grad_head * grads[0].to(grad_head.dtype), None, None
+
+
+def linear_cross_entropy(
+    hidden_BTD: torch.Tensor, head_VD: torch.Tensor, target_BT: torch.Tensor, weight_BT: torch.Tensor
+) -> torch.Tensor:
+    """Σ weight · −log softmax(hidden · headᵀ)[target], in nats, as a float32 scalar.
+
+    The caller divides by the weights' sum of the *whole* batch, so that gradient accumulation and several processes
+    give the gradient of one large batch. Rows of weight 0 cost nothing.
+    """
+    chosen = weight_BT.reshape(-1).nonzero().squeeze(1)
+    hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
+    if len(chosen) < len(hidden_ND):
+        hidden_ND = hidden_ND[chosen]
+    target_N, weight_N = target_BT.reshape(-1)[chosen], weight_BT.reshape(-1)[chosen].float()
+    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden_ND, head_VD, target_N, weight_N)  # type: ignore[no-untyped-call]
+    return loss

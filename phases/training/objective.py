@@ -1,0 +1,31 @@
+"""What a step minimises. An objective is a module whose forward gives the summed loss of a batch in nats.
+
+It is a module, and holds the model, so that `accelerate` can wrap it: autocast, and gradients averaged over
+processes. The loop divides by the weight of the whole batch.
+"""
+
+from typing import Any
+
+import torch
+
+from phases.training.loss import linear_cross_entropy
+
+
+class Objective(torch.nn.Module):
+    """Base: `forward(tokens_BT+1, weight_BT, progress) -> Σ weight · nll`; `progress` is the share of steps done."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens_BT: torch.Tensor, weight_BT: torch.Tensor, progress: float) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class LanguageModelling(Objective):
+    """Plain next-token prediction."""
+
+    def forward(self, tokens_BT: torch.Tensor, weight_BT: torch.Tensor, progress: float) -> torch.Tensor:
+        """Σ weight · −log p(next token), nats."""
+        hidden = self.model.model(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
+        return linear_cross_entropy(hidden, self.model.lm_head.weight, tokens_BT[:, 1:], weight_BT)

@@ -1,0 +1,71 @@
+"""The state of an unfinished training run: parameters, optimizer state and step, in one safetensors file.
+
+It is replaced atomically, so a kill at any moment leaves the last whole state. Everything else that a step needs
+(rows, dropout masks, rates) is a function of the seed and the step, so the run continues bit for bit.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from phases.storage import explain_os_errors, fsync_path
+from phases.training.optimizer import flatten_state, restore_state
+
+STATE = "training_state.safetensors"
+
+
+@dataclass
+class TrainingState:
+    """What is saved and restored."""
+
+    model: torch.nn.Module
+    optimizers: Sequence[torch.optim.Optimizer]
+    step: int = 0
+    """Steps done."""
+    tokens: int = 0
+    """Tokens trained on."""
+
+    def save(self, folder: Path) -> None:
+        """Write the state of all steps done so far."""
+        tensors = {f"model.{n}": p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+        tensors |= flatten_state(self.optimizers)
+        path = folder / STATE
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        with explain_os_errors(path):
+            try:
+                save_file(tensors, temporary, {"step": str(self.step), "tokens": str(self.tokens)})
+                fsync_path(temporary)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            fsync_path(folder)
+
+    def restore(self, folder: Path) -> bool:
+        """Continue from a saved state; False when there is none. A state that cannot be read is started over."""
+        path = folder / STATE
+        if not path.is_file():
+            return False
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata()
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError:
+            path.unlink()
+            return False
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(tensors.pop(f"model.{name}"))
+        restore_state(self.optimizers, tensors)
+        self.step, self.tokens = int(header["step"]), int(header["tokens"])
+        return True
+
+
+def clear_state(folder: Path) -> None:
+    """Remove a saved state: the run it belongs to has ended."""
+    (folder / STATE).unlink(missing_ok=True)

@@ -1,0 +1,79 @@
+"""A real, tiny data set and model that the phase tests share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
+from phases.tasks.item import Item
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+BLOCK = 32
+VOCABULARY = 257
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """256 bytes and an end-of-text token; no merges."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {"<|endoftext|>": 0, **{symbol: i + 1 for i, symbol in enumerate(alphabet)}}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    end = "<|endoftext|>"
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, bos_token=end, pad_token=end)
+
+
+def sums(count: int, start: int, speciality: str) -> list[Item]:
+    """Distinct one-digit questions with a verifiable answer."""
+    pairs = [(a, b) for a in range(10) for b in range(10)]
+    chosen = (pairs * 3)[start : start + count]
+    return [Item(task="sum", speciality=speciality, prompt=f"{a}+{b}", answer=str(a + b)) for a, b in chosen]
+
+
+def fill(path: Path, rows: int = 40) -> None:
+    """Blocks, items and tokenizer of a learnable toy: running bytes that repeat with period 7."""
+    generator = np.random.default_rng(0)
+    (path / "blocks").mkdir(parents=True)
+    (path / "items").mkdir()
+    for number, split in enumerate(SPLITS):
+        for stream in ("text", "reasoning", "memory"):
+            base = generator.integers(1, VOCABULARY, size=(rows, 7))
+            tokens = np.tile(base, 6)[:, : BLOCK + 1].astype(np.uint16)
+            mask = np.ones_like(tokens, dtype=np.uint8)
+            if stream != "text":
+                mask[:, ::2], mask[:, -4:] = 0, 2
+            np.save(path / "blocks" / f"{split}.{stream}.npy", tokens, allow_pickle=False)
+            np.save(path / "blocks" / f"{split}.{stream}.mask.npy", mask, allow_pickle=False)
+        np.save(path / "blocks" / f"{split}.text.bytes.npy", np.full(rows, BLOCK), allow_pickle=False)
+        items = sums(30, 30 * number, "reasoning") + sums(30, 30 * number, "memory")
+        (path / "items" / f"{split}.jsonl").write_text("".join(i.model_dump_json() + "\n" for i in items))
+    byte_tokenizer().save_pretrained(path / "tokenizer")
+    seal_dataset(path, {"block_tokens": BLOCK, "vocabulary": VOCABULARY, "sources": []})
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    path = tmp_path_factory.mktemp("data") / "data"
+    fill(path)
+    return open_dataset(path)
+
+
+@pytest.fixture
+def tiny_model() -> LlamaForCausalLM:
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return LlamaForCausalLM(config).eval()

@@ -1,0 +1,162 @@
+"""The training loop and its parts against closed forms and slow references."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers import LlamaForCausalLM
+
+from phases.dataset import Dataset
+from phases.errors import ConfigError, TrainingError
+from phases.training.batches import Mixture, Rows, shard
+from phases.training.config import TrainingConfig
+from phases.training.loop import Trained, train
+from phases.training.loss import linear_cross_entropy
+from phases.training.objective import LanguageModelling
+from phases.training.optimizer import build_optimizers, is_layer_matrix
+from phases.training.schedule import warmup_stable_decay
+
+SHORT = TrainingConfig(steps=6, batch_rows=8, save_seconds=0.0)
+
+
+def run(model: LlamaForCausalLM, data: Dataset, work: Path, config: TrainingConfig = SHORT, **more: object) -> Trained:
+    mixture = Mixture(data, {"text": 1.0, "memory": 1.0}, seed=3, prompt_weight=config.prompt_weight)
+    return train(LanguageModelling(model), mixture, config, work, name="t", seed=3, **more)  # type: ignore[arg-type]
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 3000])
+def test_linear_cross_entropy_equals_torch(rows: int) -> None:
+    hidden = torch.randn(1, rows, 16, requires_grad=True)
+    head = torch.randn(50, 16, requires_grad=True)
+    target, weight = torch.randint(50, (1, rows)), torch.rand(1, rows)
+    nll = functional.cross_entropy((hidden @ head.T)[0], target[0], reduction="none")
+    expected = torch.autograd.grad((nll * weight[0]).sum() * 0.3, [hidden, head])
+    loss = linear_cross_entropy(hidden, head, target, weight)
+    actual = torch.autograd.grad(loss * 0.3, [hidden, head])
+    torch.testing.assert_close(loss, (nll * weight[0]).sum(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_linear_cross_entropy_survives_large_logits_and_skips_zero_weights() -> None:
+    hidden = torch.full((1, 2, 4), 1e4, requires_grad=True)
+    head = torch.eye(4)[:, :4] * 1e3
+    weight = torch.tensor([[0.0, 1.0]])
+    loss = linear_cross_entropy(hidden, head, torch.tensor([[1, 2]]), weight)
+    (gradient,) = torch.autograd.grad(loss, hidden)
+    assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+    assert (gradient[0, 0] == 0).all()
+
+
+def test_schedule_rises_stays_and_falls() -> None:
+    factors = [warmup_stable_decay(s, 100, 0.1, 0.2, 0.1) for s in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0 and factors[79] == 1.0
+    assert factors[99] == pytest.approx(0.1) and factors[89] == pytest.approx(0.55)
+    assert min(factors) > 0
+
+
+def test_muon_gets_layer_matrices_only(tiny_model: LlamaForCausalLM) -> None:
+    names = {n for n, p in tiny_model.named_parameters() if is_layer_matrix(n, p)}
+    assert len(names) == 3 * 7 and not any("norm" in n or "embed" in n for n in names)
+    adamw, muon = build_optimizers(tiny_model, SHORT)
+    count = sum(len(g["params"]) for o in (adamw, muon) for g in o.param_groups)
+    assert count == len(list(tiny_model.parameters()))
+
+
+def test_mixture_is_a_function_of_the_step(tiny_data: Dataset) -> None:
+    def make() -> Mixture:
+        return Mixture(tiny_data, {"text": 3, "reasoning": 1}, 5, 0.1)
+
+    forward = make()
+    in_order = [forward.rows(step, 8).tokens_BT for step in range(20)]
+    assert torch.equal(make().rows(17, 8).tokens_BT, in_order[17])
+    assert not torch.equal(in_order[0], in_order[1])
+
+
+def test_mixture_keeps_proportions_and_epochs(tiny_data: Dataset) -> None:
+    mixture = Mixture(tiny_data, {"text": 3, "reasoning": 1}, 5, 0.1)
+    rows = [tuple(row.tolist()) for step in range(5) for row in mixture.rows(step, 8).tokens_BT]
+    text = {tuple(row.tolist()) for row in tiny_data.blocks("train", "text")}
+    from_text = [row for row in rows if row in text]
+    assert len(from_text) == 30 and len(set(from_text)) == 30
+
+
+def test_mixture_weights_prompt_answer_and_padding(tiny_data: Dataset) -> None:
+    weight = Mixture(tiny_data, {"memory": 1}, 5, 0.25).rows(0, 4).weight_BT
+    assert set(weight.unique().tolist()) == {0.0, 0.25, 1.0}
+    assert (weight[:, -4:] == 0).all()
+
+
+def test_mixture_names_a_missing_stream(tiny_data: Dataset) -> None:
+    with pytest.raises(ConfigError, match="no stream audio; it has: memory, reasoning, text"):
+        Mixture(tiny_data, {"audio": 1}, 0, 0.1)
+
+
+def test_shards_partition_the_batch() -> None:
+    rows = Rows(torch.arange(12).reshape(6, 2), torch.arange(6.0).reshape(6, 1))
+    parts = [shard(rows, 3, i) for i in range(3)]
+    assert sorted(torch.cat([p.tokens_BT for p in parts])[:, 0].tolist()) == [0, 2, 4, 6, 8, 10]
+
+
+def test_training_lowers_the_loss(tiny_model: LlamaForCausalLM, tiny_data: Dataset, tmp_path: Path) -> None:
+    seen: dict[int, float] = {}
+    config = TrainingConfig(steps=60, batch_rows=16)
+    run(tiny_model, tiny_data, tmp_path, config, metrics=lambda s, v: seen.update({s: v["t/loss"]}))
+    assert seen[59] < 0.8 * seen[0]
+    assert not list(tmp_path.iterdir())  # the state of a finished run is gone
+
+
+def test_accumulation_does_not_change_the_result(tiny_data: Dataset, tmp_path: Path) -> None:
+    results = []
+    for accumulation in (1, 4):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(_config())
+        run(model, tiny_data, tmp_path, SHORT.model_copy(update={"accumulation": accumulation, "optimizer": "adamw"}))
+        results.append(weights(model))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 5])
+def test_a_killed_run_ends_in_the_same_bits(killed_at: int, tiny_data: Dataset, tmp_path: Path) -> None:
+    def model() -> LlamaForCausalLM:
+        torch.manual_seed(0)
+        return LlamaForCausalLM(_config())
+
+    class Killed(Exception):
+        pass
+
+    def kill(_: object, left: list[int] = [killed_at]) -> None:  # noqa: B006 (the countdown is meant to persist)
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    whole, broken = model(), model()
+    run(whole, tiny_data, tmp_path)
+    with pytest.raises(Killed):
+        run(broken, tiny_data, tmp_path, after_step=kill)
+    resumed = model()
+    run(resumed, tiny_data, tmp_path)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_nan_stops_with_one_line(tiny_model: LlamaForCausalLM, tiny_data: Dataset, tmp_path: Path) -> None:
+    tiny_model.model.norm.weight.data[0] = float("nan")
+    with pytest.raises(TrainingError, match="gradient is not finite at step 0; lower the learning rates"):
+        run(tiny_model, tiny_data, tmp_path)
+
+
+def test_a_truncated_state_is_started_over(tiny_data: Dataset, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(_config())
+    (tmp_path / "training_state.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    assert run(model, tiny_data, tmp_path).steps == SHORT.steps
+
+
+def _config() -> object:
+    from phases.cognate.shape import Shape, llama_config
+
+    return llama_config(Shape(hidden=32, layers=2, heads=4, kv_heads=2, intermediate=64), 257, 0)
