@@ -5,6 +5,7 @@ same over a base held in 4 bits (NF4, arXiv 2305.14314) where a CUDA GPU is pres
 is written is a plain checkpoint of the base's own architecture.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -53,7 +54,10 @@ def with_adapters(path: str, config: CognateConfig) -> Any:
         target_modules=MODULES,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, lora)
+    with warnings.catch_warnings():
+        # peft 0.21 still asks transformers by a name that transformers 5 has deprecated.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model, lora)
 
 
 def merge_adapters(model: Any, path: str) -> Any:
