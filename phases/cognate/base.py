@@ -9,7 +9,6 @@ import warnings
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from phases.checkpoint import load_model
@@ -39,6 +38,9 @@ def check_tuning(config: CognateConfig) -> None:
 
 def with_adapters(path: str, config: CognateConfig) -> Any:
     """The model at `path` with trainable adapters on every matrix of its layers."""
+    # Imported here: peft pulls in bitsandbytes, seconds that a run without adapters need not wait.
+    from peft import LoraConfig, get_peft_model
+
     if config.tuning == "qlora":
         quantised = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16

@@ -26,6 +26,8 @@ class Item(StrictModel):
     """Worked steps before the answer; empty when there are none."""
     difficulty: int = 0
     """The generator's own measure: number of terms, pairs, digits."""
+    licence: str = "generated"
+    """Licence of the data it came from."""
     choices: tuple[str, ...] = ()
     """For multiple choice: all options, the answer among them."""
 

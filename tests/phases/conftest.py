@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
 from phases.tasks.item import Item
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 BLOCK = 32
 VOCABULARY = 257

@@ -1,0 +1,58 @@
+# Agent Forge. Every target makes .venv when it is missing and brings it up to date when the lock is newer.
+#
+#   make forge [PROFILE=laptop]   run the chain: smoke (seconds), laptop (minutes), full (a GPU, hours)
+#   make test                     the quick tests; test-all adds the slow ones
+#   make check                    lint, format, types, import contracts
+#   make bench                    benchmarks against Hugging Face's Trainer, mergekit and the bare phases
+#   make clean                    remove .venv and caches; runs in checkpoints/ stay
+
+PROFILE ?= laptop
+BIN := .venv/bin
+READY := .venv/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help forge test test-all check bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+# The stamp is written last, so an install that was cut off is done again.
+$(READY): requirements.lock pyproject.toml
+	@python=$$(for name in python3.11 python3 python; do \
+	    if $$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then echo $$name; break; fi; \
+	  done); \
+	if [ -z "$$python" ]; then \
+	  echo "make: Python 3.11 is needed and neither python3.11 nor python3 is one; install it and run make again" >&2; \
+	  exit 2; \
+	fi; \
+	echo "installing into .venv (once; several minutes) …" >&2; \
+	$$python -m venv .venv
+	@$(PIP) -r requirements.lock
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+forge: $(READY)
+	@$(BIN)/forge run --profile $(PROFILE)
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+test-all: $(READY)
+	@$(BIN)/python -m pytest -m "not gpu"
+
+check: $(READY)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(READY)
+	@$(BIN)/python -m tests.benchmarks
+
+clean:
+	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,29 @@
+"""`EvaluationConfig`: how much is measured, and what a gate asks for."""
+
+from pydantic import Field
+
+from phases.dataset import Split
+from phases.strict import StrictModel
+
+
+class EvaluationConfig(StrictModel):
+    """How a finished phase is judged."""
+
+    split: Split = "test"
+    """The split that is judged on; nothing else may have seen it."""
+    items: int | None = Field(None, ge=2)
+    """Items of each speciality; empty: all."""
+    blocks: int | None = Field(256, ge=2)
+    """Text blocks, evenly spread over the split; empty: all."""
+    batch: int = Field(64, ge=1)
+    """Prompts that are decoded together."""
+    resamples: int = Field(10_000, ge=100)
+    """Bootstrap resamples behind each paired standard error."""
+    seed: int = Field(0, ge=0)
+    """Seed of the bootstrap."""
+    sigmas: float = Field(2.0, ge=0)
+    """Standard errors that a cognate gate's difference must exceed."""
+    regression: float = Field(0.05, ge=0)
+    """Largest share by which bits per byte may rise over the parent's."""
+    exit_confidence: float = Field(0.5, gt=0, le=1)
+    """τ: a token leaves after the first layer whose top probability reaches it."""

@@ -1,0 +1,9 @@
+"""The judge of every phase, by the phase's name."""
+
+from evaluation import judge_cognate, judge_evomerge
+from evaluation.judgement import Judge
+
+JUDGES: dict[str, Judge] = {
+    "cognate": judge_cognate.judge,
+    "evomerge": judge_evomerge.judge,
+}

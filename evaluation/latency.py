@@ -1,0 +1,114 @@
+"""What a checkpoint costs to run: milliseconds a token and peak memory, in a process of its own.
+
+    python -m evaluation.latency CHECKPOINT --tokens 64 --repeats 5
+
+A fresh process, so that neither another model's memory nor a warm cache is counted. It loads the checkpoint as any
+user of transformers would, and decodes greedily with a KV cache, end-of-text ignored so that every repeat writes
+equally many tokens. The peak resident memory is the whole process's: interpreter and torch are part of it.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+
+from evaluation.report import Agent
+from phases.checkpoint import Checkpoint
+from phases.errors import InputError
+
+PROMPT_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One measurement."""
+
+    ms_per_token_p50: float
+    """Median over the repeats of a whole decode's time by its tokens, the prompt's pass included."""
+    peak_rss_bytes: int
+    tokens: int
+    repeats: int
+    threads: int
+
+
+def measure_latency(path: Path, tokens: int = 64, repeats: int = 5) -> Latency:
+    """Measure in a fresh process. Raises `InputError` with the process's last line when it fails."""
+    command = [sys.executable, "-m", "evaluation.latency", str(path), f"--tokens={tokens}", f"--repeats={repeats}"]
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode != 0:
+        last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise InputError(f"{path}: its latency could not be measured ({last}); check that it loads and generates")
+    return Latency(**json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def decode_timed(path: Path, tokens: int, repeats: int) -> Latency:
+    """Measure in this process: one unmeasured decode, then the repeats."""
+    import torch
+
+    from evaluation.generation import greedy
+    from phases.checkpoint import load_model
+
+    model = load_model(path)
+    # Any ids will do: the time of a decode does not depend on which tokens it meets.
+    prompt = [i % model.config.vocab_size for i in range(PROMPT_TOKENS)]
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        written = greedy(model, [prompt], tokens, stop=set())[0]
+        seconds.append((time.perf_counter() - start) / len(written))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB here
+    return Latency(1000 * statistics.median(seconds[1:]), peak * unit, tokens, repeats, torch.get_num_threads())
+
+
+def count_parameters(path: Path) -> tuple[int, int]:
+    """(numbers in the weight files, bytes of those files), read from the headers; tied weights are written once."""
+    files = sorted(path.glob("model*.safetensors"))
+    if not files:
+        raise InputError(f"{path}: no model.safetensors; give a checkpoint folder with safetensors weights")
+    count = 0
+    for file in files:
+        with safetensors.safe_open(file, framework="np") as opened:
+            for name in opened.keys():  # noqa: SIM118  (not a mapping)
+                size = 1
+                for length in opened.get_slice(name).get_shape():
+                    size *= length
+                count += size
+    return count, sum(file.stat().st_size for file in files)
+
+
+def describe_agent(checkpoint: Checkpoint, latency: Latency | None, retention: float | None = None) -> Agent:
+    """The report's agent section; without a latency those figures are null."""
+    parameters, weight_bytes = count_parameters(checkpoint.path)
+    return Agent(
+        path=str(checkpoint.path),
+        bytes_on_disk=checkpoint.bytes_on_disk,
+        parameters=parameters,
+        ratio_vs_fp32=4 * parameters / weight_bytes,
+        retention=retention,
+        latency_ms_per_token_p50=None if latency is None else latency.ms_per_token_p50,
+        peak_rss_bytes=None if latency is None else latency.peak_rss_bytes,
+    )
+
+
+def main() -> None:
+    """Print one line of JSON."""
+    parser = argparse.ArgumentParser(description="Milliseconds a token and peak memory of a checkpoint.")
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    print(json.dumps(asdict(decode_timed(arguments.path, arguments.tokens, arguments.repeats))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Everything that is measured on one model, and on the floors, over the same held-out units.
+
+    forge evaluate CHECKPOINT --data DIR
+
+Bits per byte and perplexity at full and at half depth, exact match, recall, half-depth accuracy, multiple choice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluation.choice import Choices, multiple_choice
+from evaluation.config import EvaluationConfig
+from evaluation.floors import chance, fit_bigram, floor_losses, majority_right
+from evaluation.judgement import Judgement, Table
+from evaluation.language import block_losses
+from evaluation.metric import Metric, mean_metric
+from evaluation.ratio import BlockLosses, bits_per_byte, perplexity
+from evaluation.specialities import (
+    NAMES,
+    Scores,
+    Units,
+    group_table,
+    held_out,
+    matrix_table,
+    recall_table,
+    speciality_metrics,
+    speciality_scores,
+)
+from phases.checkpoint import Checkpoint
+from phases.dataset import Dataset
+from phases.errors import DataError
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's figures, per unit."""
+
+    text: BlockLosses
+    half: BlockLosses
+    """At half depth."""
+    scores: Scores
+    choices: Choices | None
+
+    @property
+    def not_finite(self) -> int:
+        """Text blocks with a NaN or infinite loss, at full or half depth."""
+        return self.text.not_finite + self.half.not_finite
+
+
+def measure(model: Any, tokenizer: Any, units: Units, config: EvaluationConfig) -> Measured:
+    """Measure a model in evaluation mode. Raises `DataError` when its vocabulary does not hold the data's tokens."""
+    largest, vocabulary = int(units.text_NT.max()), int(model.config.vocab_size)
+    if largest >= vocabulary:
+        raise DataError(
+            f"the data has token {largest} but the model's vocabulary ends at {vocabulary - 1}; prepare the data with "
+            "this model's tokenizer"
+        )
+    half = max(1, model.config.num_hidden_layers // 2)
+    choice = units.items["choice"]
+    return Measured(
+        text=block_losses(model, units.text_NT, units.bytes_N),
+        half=block_losses(model, units.text_NT, units.bytes_N, half),
+        scores=speciality_scores(model, tokenizer, units, config.batch),
+        choices=multiple_choice(model, tokenizer, choice, config.batch) if choice else None,
+    )
+
+
+def model_metrics(model: str, ours: Measured, split: str, parent: Measured | None = None) -> list[Metric]:
+    """The model's metrics, each next to its parent's. Losses must be finite."""
+    metrics = [*_text_metrics(model, ours, split), *speciality_metrics(model, ours.scores, split)]
+    if ours.choices is not None:
+        metrics.append(mean_metric(f"{model}/choice_accuracy", split, ours.choices.right_N))
+        metrics.append(mean_metric(f"{model}/choice_accuracy_sum", split, ours.choices.right_sum_N))
+    if parent is None:
+        return metrics
+    before = {metric.name: metric.value for metric in model_metrics(model, parent, split)}
+    return [metric.model_copy(update={"parent": before.get(metric.name)}) for metric in metrics]
+
+
+def _text_metrics(model: str, ours: Measured, split: str) -> list[Metric]:
+    return [
+        bits_per_byte(ours.text, f"{model}/bits_per_byte", split),
+        perplexity(ours.text, f"{model}/perplexity", split),
+        bits_per_byte(ours.half, f"{model}/half_depth_bits_per_byte", split),
+    ]
+
+
+def text_floors(data: Dataset, units: Units) -> dict[str, BlockLosses]:
+    """Losses of uniform, unigram and bigram, fitted on the training text, on the same blocks."""
+    bigram = fit_bigram(data.blocks("train", "text"), data.vocabulary)
+    return floor_losses(bigram, units.text_NT.numpy(), units.bytes_N)
+
+
+def floor_metrics(data: Dataset, units: Units, text: dict[str, BlockLosses]) -> list[Metric]:
+    """The floors of every metric: language models that understand nothing, chance, the majority answer."""
+    metrics = [bits_per_byte(losses, f"floor:{name}/bits_per_byte", units.split) for name, losses in text.items()]
+    for name in ("reasoning", "memory"):
+        right = majority_right(data.items("train", name), units.items[name])
+        metrics.append(mean_metric(f"floor:majority/{NAMES[name]}", units.split, right))
+    if units.items["choice"]:
+        metrics.append(mean_metric("floor:chance/choice_accuracy", units.split, chance(units.items["choice"])))
+    return metrics
+
+
+def item_tables(units: Units, by_model: dict[str, Scores]) -> dict[str, Table]:
+    """Reasoning by task and by difficulty, recall by number of pairs."""
+    reasoning = {model: scores["reasoning"] for model, scores in by_model.items()}
+    memory = {model: scores["memory"] for model, scores in by_model.items()}
+    items = units.items["reasoning"]
+    tables = {
+        "reasoning": group_table("Reasoning by task", "task", items, reasoning, lambda item: (item.task,)),
+        "difficulty": group_table(
+            "Reasoning by difficulty",
+            "task, difficulty",
+            items,
+            reasoning,
+            lambda item: (item.task, item.difficulty),
+        ),
+        "memory": group_table("Memory by task", "task", units.items["memory"], memory, lambda item: (item.task,)),
+    }
+    recall = recall_table(units.items["memory"], memory)
+    return tables if recall is None else {**tables, "recall": recall}
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint, data: Dataset, config: EvaluationConfig, names: Sequence[str] = ()
+) -> Judgement:
+    """Metrics, floors and tables of one checkpoint and of its siblings called `names`; no gates."""
+    units = held_out(data, config)
+    siblings = checkpoint.siblings if names else {}
+    family = {"model": checkpoint, **{name: siblings[name] for name in names}}
+    measured = {name: measure(c.model(), c.tokenizer(), units, config) for name, c in family.items()}
+    broken = [name for name, m in measured.items() if m.not_finite]
+    if broken:
+        raise DataError(f"{checkpoint.path}: {', '.join(broken)} has NaN or infinite losses; it cannot be measured")
+    scores = {name: m.scores for name, m in measured.items()}
+    metrics = [metric for name, m in measured.items() for metric in model_metrics(name, m, units.split)]
+    return Judgement(
+        metrics=(*metrics, *floor_metrics(data, units, text_floors(data, units))),
+        tables={"matrix": matrix_table(scores), **item_tables(units, scores)},
+    )
+
+
+def mean_of_specialities(scores: Scores) -> float:
+    """Mean over the specialities of the mean over their units."""
+    return float(np.mean([np.mean(values) for values in scores.values()]))

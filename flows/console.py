@@ -1,0 +1,18 @@
+"""What a run says while it works: plain lines on stderr, which stay whole between progress bars."""
+
+import sys
+
+from tqdm import tqdm
+
+
+def say(line: str) -> None:
+    """Print one line of progress to stderr."""
+    tqdm.write(line, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `93 s`, `12 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"

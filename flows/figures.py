@@ -1,0 +1,25 @@
+"""The pictures of a stage, from its curves, its verdict and its checkpoint."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from evaluation.evolution import search_curves
+from evaluation.plots import Curve, evolution_curves, loss_curves, matrix_heat_map
+from flows.gating import Outcome
+from phases.evomerge.report import LINEAGE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figures(outcome: Outcome, curves: Mapping[str, Curve]) -> "dict[str, Figure]":
+    """File name to figure: what can be drawn from this stage. `curves` are its logged metrics by name."""
+    drawn = {}
+    losses = {name.removesuffix("/loss"): curve for name, curve in curves.items() if name.endswith("/loss")}
+    if losses:
+        drawn["loss.png"] = loss_curves(losses)
+    if "matrix" in outcome.judgement.tables:
+        drawn["matrix.png"] = matrix_heat_map(outcome.judgement.tables["matrix"])
+    if (outcome.made.path / LINEAGE).is_file():
+        drawn["evolution.png"] = evolution_curves(*search_curves(outcome.made.path))
+    return drawn

@@ -1,0 +1,157 @@
+"""The flow: data, then every phase of the chain with its gate, then the report.
+
+    forge run                                                # no server needed
+    PREFECT_API_URL=http://127.0.0.1:4200/api forge run
+
+Tasks resolve inputs, call a pure function and log; they hand on references, never models. Phases are cached twice: by
+the files beside each checkpoint (`flows.stage`), on which correctness rests, and by Prefect, which shows them as
+Cached. A failed gate stops the chain, rolls back to the parent, or is followed by one retry with the next seed.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
+from prefect.runtime import flow_run
+
+from evaluation.config import EvaluationConfig
+from evaluation.judgement import Judgement
+from evaluation.render import render_markdown
+from evaluation.report import Report, write_report
+from flows.chain import find_phase
+from flows.console import duration, say
+from flows.gating import Outcome, judge, settle
+from flows.parameters import ForgeConfig, Runner
+from flows.pools import with_pool
+from flows.progress import Progress
+from flows.run_directory import open_run, started
+from flows.stage import CheckpointRef, Stage, reference
+from flows.summary import announce, failed_gates, gate_rows, measure_agent, summarise
+from flows.tracking import Tracker, track
+from phases.checkpoint import Checkpoint, open_checkpoint
+from phases.data.prepare import prepare_data
+from phases.dataset import Dataset, open_dataset
+from phases.errors import GateFailed
+from phases.phase import MetricsCallback
+
+
+@flow(name="forge", persist_result=False)
+def forge(config: ForgeConfig) -> str:
+    """Make an agent; returns the run's folder.
+
+    Args:
+        config: Everything the run is told. The defaults run offline on two cores.
+    """
+    with open_run(config) as folder, track(config.out, config.run, started(folder)) as tracker:
+        began, progress = time.monotonic(), Progress(len(config.chain) + 2)
+        tracker.begin(config.model_dump(mode="json"), {"prefect.flow_run_id": flow_run.get_id()})
+        data = open_dataset(prepare_data_task(config, folder / "data"))
+        tracker.data(data)
+        progress.advance()
+        outcomes = run_chain(config, folder, data, tracker, progress)
+        report_task(config, folder, began, data, outcomes, tracker)
+        progress.advance()
+        stop_if_failed(outcomes)
+    return str(folder)
+
+
+def run_chain(config: ForgeConfig, folder: Path, data: Dataset, tracker: Tracker, progress: Progress) -> list[Outcome]:
+    """Every phase on what the one before it handed on, until one fails."""
+    outcomes: list[Outcome] = []
+    parents: tuple[Checkpoint, ...] = ()
+    for name in config.chain:
+        stage = Stage(find_phase(name), config.section(name), parents, data, folder / name)
+        outcome = attempt(stage, config, tracker)
+        if outcome.status == "failed" and stage.config.on_fail == "retry":
+            say(f"{name}: tried once more with seed {stage.config.seed + 1}")
+            outcome = attempt(stage.with_next_seed(), config, tracker)
+        outcomes.append(outcome)
+        progress.advance()
+        if outcome.kept is None:
+            break
+        parents = (outcome.kept,)
+    return outcomes
+
+
+def attempt(stage: Stage, config: ForgeConfig, tracker: Tracker) -> Outcome:
+    """Run a stage or take what it made before, judge it, decide what stays."""
+    before = stage.finished(say)
+    if before is not None:
+        say(f"{stage.phase.name}: done before, skipped")
+    with tracker.phase(stage.phase.name, stage.key) as log:
+        # What lies on the disk is the truth: without it Prefect's memory of a result is worth nothing.
+        run = phase_task.with_options(refresh_cache=before is None, result_storage=stage.out.parent / ".prefect")
+        made = open_checkpoint(run(stage, config.runner, log.metrics).path)
+        judgement = judge_task(stage, made, config.evaluation)
+        outcome = settle(stage, made, judgement)
+        log.outcome(outcome)
+    announce(outcome)
+    return outcome
+
+
+@task(name="prepare data", task_run_name="data", cache_policy=NO_CACHE, persist_result=False)
+def prepare_data_task(config: ForgeConfig, out: Path) -> Path:
+    """Text and tasks as token blocks; prepared data of the same config is left as it is."""
+    began = time.monotonic()
+    data = prepare_data(config.data, config.cognate.base, out)
+    tokens = sum(source["tokens"] for source in data.card["sources"])
+    say(f"data: {tokens:,} tokens ready in {duration(time.monotonic() - began)}")
+    return data.path
+
+
+def stage_key(context: Any, parameters: dict[str, Any]) -> str:
+    """Prefect's cache key of a phase: our own."""
+    stage: Stage = parameters["stage"]
+    return stage.key
+
+
+@task(
+    name="phase",
+    task_run_name="{stage.phase.name}",
+    cache_policy=CacheKeyFnPolicy(cache_key_fn=stage_key),
+    persist_result=True,
+    result_serializer="json",
+)
+def phase_task(stage: Stage, runner: Runner, metrics: MetricsCallback) -> CheckpointRef:
+    """Run the phase, unless its result stands on the disk."""
+    done = stage.finished()
+    if done is None:
+        say(f"{stage.phase.name}: running")
+        done = with_pool(runner, lambda pool: stage.run(metrics, pool))
+    return reference(done)
+
+
+@task(name="gate", task_run_name="{stage.phase.name} gate", cache_policy=NO_CACHE, persist_result=False)
+def judge_task(stage: Stage, made: Checkpoint, config: EvaluationConfig) -> Judgement:
+    """Judge a checkpoint on held-out data and show its gates."""
+    judgement = judge(stage, made, config)
+    key = f"gates-{stage.phase.name.replace('_', '-')}"
+    create_table_artifact(gate_rows(judgement), key=key, description=f"Gates of {stage.phase.name}")
+    return judgement
+
+
+@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+def report_task(
+    config: ForgeConfig, folder: Path, began: float, data: Dataset, outcomes: Sequence[Outcome], tracker: Tracker
+) -> Report:
+    """Measure the agent, write `report.json` and `report.md`, show them in both UIs."""
+    agent = measure_agent(outcomes)
+    report = summarise(config, started(folder), time.monotonic() - began, data, outcomes, agent)
+    write_report(folder, report)
+    markdown = render_markdown(report)
+    tracker.report(markdown)
+    create_markdown_artifact(markdown, key="report", description=f"Run {config.run}")
+    if tracker.link:
+        create_link_artifact(tracker.link, key="mlflow", description="The run in MLflow")
+    return report
+
+
+def stop_if_failed(outcomes: Sequence[Outcome]) -> None:
+    """Raise `GateFailed` when the chain ended without an agent."""
+    last = outcomes[-1]
+    if last.kept is None:
+        raise GateFailed(f"{last.stage.phase.name}: gates not met: {failed_gates(last.judgement)}")

@@ -1,0 +1,158 @@
+"""`ForgeConfig`: everything a run is told, as one model. It is the flow's only parameter and thus its form in the UI.
+
+    load_config("smoke", sets=["cognate.trunk.steps=10"])
+
+A profile is a YAML file in `configs/` that holds only what differs from the defaults in the code.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+import configs
+from evaluation.config import EvaluationConfig
+from flows.chain import CHAIN, PhaseName, check_order
+from phases.cognate.config import CognateConfig
+from phases.data.config import DataConfig
+from phases.errors import ConfigError
+from phases.evomerge.run import EvomergeConfig
+from phases.phase import PhaseConfig
+from phases.storage import explain_os_errors
+from phases.strict import StrictModel
+
+Runner = Literal["threads", "dask", "ray"]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+SEEDED = ("data", "evaluation", *CHAIN)
+"""Sections that take the run's seed when they set none of their own."""
+
+
+class ForgeConfig(StrictModel):
+    """One run of the forge."""
+
+    profile: str = Field("laptop", pattern=NAME)
+    """Where the settings came from: the name of a shipped profile or of your own file."""
+    run: str = Field("laptop", pattern=NAME)
+    """Name of the run and of its folder; the same name again resumes it."""
+    out: Path = Path("checkpoints")
+    """Folder of all runs."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything random; a section may set its own."""
+    chain: tuple[PhaseName, ...] = CHAIN
+    """Phases to run, in order."""
+    runner: Runner = "threads"
+    """Where a population is scored: in this process, or on Prefect's Dask or Ray task runner."""
+    data: DataConfig = DataConfig()
+    """Text, tasks and tokenizer."""
+    cognate: CognateConfig = CognateConfig()
+    """Phase 1: a trunk and three specialised branches."""
+    evomerge: EvomergeConfig = EvomergeConfig()
+    """Phase 2: an evolved merge of the branches."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How phases are judged."""
+
+    @field_validator("chain")
+    @classmethod
+    def _in_order(cls, value: tuple[PhaseName, ...]) -> tuple[PhaseName, ...]:
+        check_order(value)
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread_seed(cls, values: Any) -> Any:
+        seed = values.get("seed") if isinstance(values, dict) else None
+        return values if seed is None else {**values, **_seeded(values, seed)}
+
+    def section(self, phase: PhaseName) -> PhaseConfig:
+        """The config of a phase."""
+        chosen: PhaseConfig = getattr(self, phase)
+        return chosen
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder."""
+        return self.out / self.run
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _seeded(values: Mapping[str, Any], seed: Any) -> dict[str, Any]:
+    sections: dict[str, Any] = {}
+    for name in SEEDED:
+        section = values.get(name, {})
+        if isinstance(section, dict):
+            sections[name] = {"seed": seed, **section}
+        elif isinstance(section, pydantic.BaseModel) and "seed" not in section.model_fields_set:
+            sections[name] = section.model_copy(update={"seed": seed})
+    return sections
+
+
+def profiles() -> dict[str, Path]:
+    """Shipped profiles by name."""
+    return {path.stem: path for path in sorted(Path(configs.__file__).parent.glob("*.yaml"))}
+
+
+def load_config(profile: str | None = None, file: Path | None = None, sets: Sequence[str] = ()) -> ForgeConfig:
+    """The config of a shipped profile or of one's own YAML file, with `a.b=c` settings over it.
+
+    Raises `ConfigError`, one line a mistake, for an unknown profile, bad YAML, an unknown key or a wrong value.
+    """
+    path = file or _profile(profile or "laptop")
+    values = {"profile": path.stem, "run": path.stem, **_read_yaml(path)}
+    for setting in sets:
+        _set(values, setting)
+    where = str(path) if file else f"profile {path.stem}"
+    return ForgeConfig.parse(values, f"{where} with --set" if sets else where)
+
+
+def _profile(name: str) -> Path:
+    known = profiles()
+    if name not in known:
+        raise ConfigError(f"profile '{name}': unknown; choose from {', '.join(known)}, or give a file with --config")
+    return known[name]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        with explain_os_errors(path):
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError(f"{path}: no such file; give a YAML file, or a shipped profile with --profile") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; give a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({_one_line(error)}); mend it there") from None
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{path}: holds a {type(values).__name__}, not settings; write `key: value` lines")
+    return values or {}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _set(values: dict[str, Any], setting: str) -> None:
+    """Put `a.b=c` into nested settings; the value is read as YAML."""
+    key, equals, text = setting.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {setting}: write it as key.key=value, e.g. cognate.trunk.steps=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting}: the value is not valid YAML ({_one_line(error)}); quote it") from None
+    target = values
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {setting}: '{part}' has no keys of its own; set it whole")
+    target[parts[-1]] = value

@@ -1,0 +1,41 @@
+"""Environment of the libraries, to be set before the first of them is imported: no telemetry, no chatter, sane limits.
+
+Nothing that the user has set is changed.
+"""
+
+import os
+
+ALWAYS = {
+    # Nobody's usage is reported anywhere.
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A busy machine needs more than the 20 s that Prefect gives its temporary server.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # With the defaults a burst of short tasks before the exit loses its last rows.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.5",
+    # A dead tracking server would block one call for 248 s.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    # Its workers and forked processes get into each other's way.
+    "TOKENIZERS_PARALLELISM": "false",
+}
+UNLESS_VERBOSE = {
+    # The terminal gets our own lines; everything still goes to Prefect's API.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def settle_environment(verbose: bool = False) -> None:
+    """Set what the user has not set."""
+    for name, value in (ALWAYS if verbose else ALWAYS | UNLESS_VERBOSE).items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,114 @@
+"""The folder of a run: whose it is, that nobody else writes to it, and what in it is finished.
+
+    <out>/<run>/run.json                the config; the same name with another config is refused
+    <out>/<run>/data/                   prepared data
+    <out>/<run>/<phase>/                the phase's checkpoint
+    <out>/<run>/<phase>.key.json        cache key and digest it was finished with: the proof that it may be reused
+    <out>/<run>/<phase>.judgement.json  the verdict, under its own cache key
+    <out>/<run>/report.json, report.md
+
+Correctness rests on these files alone; Prefect's and MLflow's databases may be lost.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flows.parameters import ForgeConfig, flatten
+from phases.errors import StorageError
+from phases.storage import explain_os_errors, write_json
+
+RUN = "run.json"
+DATABASE = "mlflow.db"
+FREE = {"out", "runner"}
+"""Settings that do not change any result and may differ when a run is resumed."""
+
+
+@contextlib.contextmanager
+def open_run(config: ForgeConfig) -> Iterator[Path]:
+    """The run's folder, locked until the block ends.
+
+    Raises `StorageError` when another process has it, when the name is taken by another config, or when it cannot be
+    written.
+    """
+    folder = config.folder
+    with locked(folder):
+        _claim(folder, config)
+        yield folder
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make `folder` and hold it against other processes."""
+    with explain_os_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # /proc and the like refuse new names this way
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder)) from error
+    with hold(folder / ".lock"):
+        yield
+
+
+@contextlib.contextmanager
+def hold(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a lock file (made when missing); the system frees it when the process dies, however it dies.
+
+    Raises `StorageError` when another process has it and we do not `wait`.
+    """
+    with contextlib.ExitStack() as stack:
+        with explain_os_errors(path.parent):
+            lock = stack.enter_context(path.open("a+"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise StorageError(
+                f"{path.parent}: another forge is writing to it; wait for it, or choose another name with "
+                "--set run=NAME"
+            ) from None
+        yield
+
+
+def _claim(folder: Path, config: ForgeConfig) -> None:
+    """Write `run.json`, or check that it names the same config."""
+    settings = config.model_dump(mode="json", exclude=FREE)
+    path = folder / RUN
+    if path.exists():
+        differing = differing_keys(_read(path)["config"], settings)
+        if differing:
+            raise StorageError(
+                f"{folder}: taken by another config (differing: {', '.join(differing)}); "
+                "choose --set run=NAME, or delete the folder"
+            )
+        return
+    started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+    write_json(path, {"config": settings, "started": started})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {"config": dict(content["config"]), "started": str(content["started"])}
+    except (ValueError, KeyError, TypeError):
+        raise StorageError(f"{path}: altered or truncated; delete the folder, or choose --set run=NAME") from None
+
+
+def started(folder: Path) -> str:
+    """When the run was first started, ISO 8601 with time zone."""
+    return str(_read(folder / RUN)["started"])
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Dotted keys whose values differ, or that only one of the two has."""
+    a, b = flatten(old), flatten(new)
+    return sorted(key for key in {*a, *b} if key not in a or key not in b or a[key] != b[key])
+
+
+def local_uri(out: Path) -> str:
+    """Address of the tracking database in the folder of all runs."""
+    return f"sqlite:///{out.resolve() / DATABASE}"

@@ -1,0 +1,98 @@
+"""The report of a run, put together from what became of its stages."""
+
+from collections.abc import Sequence
+
+from evaluation.judgement import Judgement
+from evaluation.latency import count_parameters, describe_agent, measure_latency
+from evaluation.machine import describe_machine
+from evaluation.report import (
+    Agent,
+    CheckpointEntry,
+    PhaseReport,
+    Report,
+    data_sources,
+    phase_report,
+)
+from flows.console import duration, say
+from flows.gating import Outcome
+from flows.parameters import ForgeConfig
+from phases.checkpoint import Checkpoint
+from phases.dataset import Dataset
+from phases.environment import code_version
+
+
+def summarise(
+    config: ForgeConfig, started: str, seconds: float, data: Dataset, outcomes: Sequence[Outcome], agent: Agent | None
+) -> Report:
+    """The report. Phases of the chain that were not reached are `skipped`."""
+    reached = [outcome.stage.phase.name for outcome in outcomes]
+    skipped = [PhaseReport(phase=name, status="skipped") for name in config.chain if name not in reached]
+    return Report(
+        run=config.run,
+        profile=config.profile,
+        commit=code_version(),
+        seed=config.seed,
+        started=started,
+        seconds=round(seconds, 1),
+        machine=describe_machine(),
+        data=data_sources(data.card),
+        phases=(*(_entry(outcome) for outcome in outcomes), *skipped),
+        agent=agent,
+    )
+
+
+def measure_agent(outcomes: Sequence[Outcome]) -> Agent | None:
+    """Size, memory and latency of the checkpoint that came out of the chain; None when the chain was stopped."""
+    kept = outcomes[-1].kept
+    return None if kept is None else describe_agent(kept, measure_latency(kept.path))
+
+
+def _entry(outcome: Outcome) -> PhaseReport:
+    shown = outcome.kept or outcome.made
+    return phase_report(
+        outcome.stage.phase.name,
+        outcome.status,
+        outcome.judgement,
+        parameters=count_parameters(shown.path)[0],
+        bytes_on_disk=shown.bytes_on_disk,
+        seconds=outcome.seconds,
+        checkpoint=_checkpoint(shown),
+        parents=tuple(parent.digest for parent in outcome.stage.parents),
+    )
+
+
+def _checkpoint(checkpoint: Checkpoint) -> CheckpointEntry:
+    return CheckpointEntry(path=str(checkpoint.path), digest=checkpoint.digest)
+
+
+def gate_rows(judgement: Judgement) -> list[dict[str, str | float]]:
+    """Gates as rows of a table."""
+    return [
+        {
+            "gate": gate.name,
+            "metric": gate.metric,
+            "value": gate.value,
+            "comparison": gate.comparison,
+            "threshold": gate.threshold,
+            "verdict": "passed" if gate.passed else "FAILED",
+        }
+        for gate in judgement.gates
+    ]
+
+
+def failed_gates(judgement: Judgement) -> str:
+    """The gates that were not met, in one line."""
+    missed = [f"{g.name} ({g.value:.4g}, wanted {g.comparison} {g.threshold:.4g})" for g in judgement.gates]
+    return "; ".join(text for text, g in zip(missed, judgement.gates, strict=True) if not g.passed) or "no gates"
+
+
+def announce(outcome: Outcome) -> None:
+    """One line on stderr about what became of a stage."""
+    name, took = outcome.stage.phase.name, outcome.seconds
+    if outcome.status == "passed":
+        gates = f"{len(outcome.judgement.gates)} gates"
+        say(f"{name}: passed {gates}" + ("" if took is None else f"; the phase took {duration(took)}"))
+    elif outcome.kept is not None:
+        say(f"{name}: rolled back to {outcome.kept.path}; gates not met: {failed_gates(outcome.judgement)}")
+    else:
+        say(f"{name}: failed; gates not met: {failed_gates(outcome.judgement)}")

@@ -1,0 +1,141 @@
+"""The user's own tasks: .jsonl, .csv or .parquet rows with a prompt and an answer.
+
+An answer of the form `worked steps #### answer` (GSM8K, arXiv 2110.14168) is taken apart at the last mark. Rows go to
+train, validation and test by a hash of their content, so that adding rows moves none.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from phases.data.sources import read_text
+from phases.dataset import SPLITS
+from phases.errors import DataError
+from phases.strict import StrictModel
+from phases.tasks.collect import Items, split_by_content
+from phases.tasks.item import MARK, Item
+
+Row = tuple[str, dict[str, Any]]
+"""Where a row stands, in words (`line 3`), and its columns."""
+
+
+class TaskFile(StrictModel):
+    """A file of questions and answers."""
+
+    path: str
+    """A .jsonl, .csv or .parquet file, relative to the current folder."""
+    name: str = ""
+    """The task's name in reports; the file's own name without its ending when empty."""
+    prompt: str = "question"
+    """The column with the question."""
+    answer: str = "answer"
+    """The column with the answer, or with `steps #### answer`."""
+    speciality: Literal["reasoning", "memory"] = "reasoning"
+    """Which branch trains on it and which figure it counts for."""
+    validation_share: float = Field(0.05, gt=0, le=0.4)
+    """Share of the rows that the search may look at."""
+    test_share: float = Field(0.05, gt=0, le=0.4)
+    """Share of the rows that only the final judgement looks at."""
+    licence: str = "not stated"
+    """Goes into the data card."""
+
+
+def file_items(file: TaskFile) -> Items:
+    """The items of a file by split, each question once.
+
+    Raises `DataError` for a missing, empty, undecodable or malformed file, a missing column, or an empty split.
+    """
+    path = Path(file.path)
+    shares = {"validation": round(1e6 * file.validation_share), "test": round(1e6 * file.test_share)}
+    wanted = {**shares, "train": 1_000_000 - sum(shares.values())}
+    result: Items = {split: [] for split in SPLITS}
+    seen: set[str] = set()
+    for item in _items(file, path):
+        if item.key not in seen:
+            seen.add(item.key)
+            result[split_by_content(item.key, wanted)].append(item)  # type: ignore[arg-type]
+    if not seen:
+        raise DataError(f"{path}: empty; give a file with rows")
+    for split, items in result.items():
+        if not items:
+            raise DataError(
+                f"{path}: {len(seen)} distinct rows leave the {split} split empty; add rows or its share"
+            )
+    return result
+
+
+def _items(file: TaskFile, path: Path) -> Iterator[Item]:
+    for where, row in read_rows(path):
+        for column in (file.prompt, file.answer):
+            if column not in row:
+                raise DataError(
+                    f"{path}: {where} has no column '{column}'; it has: {', '.join(map(str, row))}"
+                )
+        prompt, full = _cell(row[file.prompt]), _cell(row[file.answer])
+        steps, _, answer = full.rpartition(MARK.strip())
+        if not prompt or not answer.strip():
+            raise DataError(f"{path}: {where} has an empty question or answer; fill it in or remove the row")
+        steps = steps.strip()
+        yield Item(
+            task=file.name or path.stem,
+            speciality=file.speciality,
+            prompt=prompt,
+            answer=answer.strip(),
+            steps=steps,
+            difficulty=len(steps.splitlines()),
+        )
+
+
+def _cell(value: Any) -> str:
+    """A cell's text: a zero is an answer, nothing is not."""
+    return "" if value is None else str(value).strip()
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a table. Raises `DataError` that names the file, the line and what to do."""
+    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+    if path.suffix not in readers:
+        raise DataError(f"{path}: unknown kind {path.suffix or '(none)'}; use .jsonl, .csv or .parquet")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give an existing path")
+    return readers[path.suffix](path)
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}: line {number} is not JSON ({error.msg}); mend or remove it") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: line {number} is not a JSON object; write one {{…}} a line")
+        yield f"line {number}", row
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        for row in reader:
+            yield f"line {reader.line_num}", row
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num} is not CSV ({error}); mend or remove it") from None
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise DataError(f"{path}: not readable as Parquet ({reason}); write it again") from None
+    for number, row in enumerate(rows, start=1):
+        yield f"row {number}", row

@@ -1,0 +1,49 @@
+"""Cost of a checkpoint: measured in another process, sizes from the files."""
+
+from pathlib import Path
+
+import pytest
+
+from evaluation.latency import count_parameters, describe_agent, measure_latency
+from evaluation.machine import describe_machine
+from phases.checkpoint import Checkpoint
+from phases.errors import InputError
+
+
+@pytest.mark.slow
+def test_a_fresh_process_measures(family: Checkpoint) -> None:
+    """About 8 s: torch and transformers are imported once more."""
+    latency = measure_latency(family.path, tokens=8, repeats=5)
+    assert 0 < latency.ms_per_token_p50 < 1000
+    assert 50e6 < latency.peak_rss_bytes < 8e9
+    agent = describe_agent(family, latency)
+    assert agent.latency_ms_per_token_p50 == latency.ms_per_token_p50
+
+
+@pytest.mark.slow
+def test_a_broken_checkpoint_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="latency could not be measured") as caught:
+        measure_latency(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_parameters_are_counted_from_the_file(family: Checkpoint) -> None:
+    count, size = count_parameters(family.path)
+    assert count == sum(p.numel() for p in family.model().parameters())
+    assert size == (family.path / "model.safetensors").stat().st_size
+
+
+def test_float32_weights_have_a_ratio_just_below_one(family: Checkpoint) -> None:
+    agent = describe_agent(family, None)
+    assert 0.9 < agent.ratio_vs_fp32 < 1
+    assert agent.peak_rss_bytes is None and agent.bytes_on_disk == family.bytes_on_disk
+
+
+def test_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no model\.safetensors"):
+        count_parameters(tmp_path)
+
+
+def test_the_machine_is_described() -> None:
+    machine = describe_machine()
+    assert machine["cpu"] and int(machine["cores"] or 0) >= 1 and float(machine["memory_gib"] or 0) > 0
