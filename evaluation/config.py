@@ -13,7 +13,7 @@ class EvaluationConfig(StrictModel):
     """The split that is judged on; nothing else may have seen it."""
     items: int | None = Field(None, ge=2)
     """Items of each speciality; empty: all."""
-    blocks: int | None = Field(256, ge=2)
+    blocks: int | None = Field(128, ge=2)
     """Text blocks, evenly spread over the split; empty: all."""
     batch: int = Field(64, ge=1)
     """Prompts that are decoded together."""

@@ -5,6 +5,7 @@ the text's cost under the model at this context length. The head is applied to a
 V = 32,000 the logits of one 16 × 256 batch would take 524 MB in float32, here they stay under `LOGITS_BYTES`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,23 +38,29 @@ def spread(count: int, limit: int | None) -> npt.NDArray[np.int64]:
     return (np.arange(size) * count // max(1, size)).astype(np.int64)
 
 
+def block_losses(model: Any, tokens_NT: torch.Tensor, bytes_N: npt.NDArray[np.float64], batch: int = 16) -> BlockLosses:
+    """The model's nats for each block at full depth."""
+    return depth_losses(model, tokens_NT, bytes_N, (len(model.model.layers),), batch)[0]
+
+
 @torch.inference_mode()
-def block_losses(
-    model: Any, tokens_NT: torch.Tensor, bytes_N: npt.NDArray[np.float64], depth: int | None = None, batch: int = 16
-) -> BlockLosses:
-    """The model's nats for each block; `depth` = k reads the exit after layer k (None: full depth)."""
-    parts = [_batch_nats(model, rows_BT.to(model.device), depth) for rows_BT in torch.split(tokens_NT, batch)]
-    return BlockLosses(torch.cat(parts).numpy(), bytes_N, tokens_NT.shape[1] - 1)
+def depth_losses(
+    model: Any, tokens_NT: torch.Tensor, bytes_N: npt.NDArray[np.float64], depths: Sequence[int], batch: int = 16
+) -> list[BlockLosses]:
+    """The nats for each block at the exits after `depths` layers, in one pass of the deepest."""
+    parts = [_batch_nats(model, rows_BT.to(model.device), depths) for rows_BT in torch.split(tokens_NT, batch)]
+    nats_KN = torch.cat(parts, 1).numpy()
+    return [BlockLosses(nats_N, bytes_N, tokens_NT.shape[1] - 1) for nats_N in nats_KN]
 
 
-def _batch_nats(model: Any, rows_BT: torch.Tensor, depth: int | None) -> torch.Tensor:
-    """(B,) nats of each row, summed in float64."""
-    if depth is None:
-        hidden_BTD = model.model(input_ids=rows_BT[:, :-1], use_cache=False).last_hidden_state
-    else:
-        hidden_BTD = exit_hidden_states(model, rows_BT[:, :-1], (depth,))[0]
-    nats_BT = token_nats(model.lm_head, hidden_BTD.flatten(0, 1), rows_BT[:, 1:].flatten())
-    return nats_BT.view(rows_BT.shape[0], -1).double().sum(1).cpu()
+def _batch_nats(model: Any, rows_BT: torch.Tensor, depths: Sequence[int]) -> torch.Tensor:
+    """(K, B) nats of each row at each of K depths, summed in float64."""
+    target_N = rows_BT[:, 1:].flatten()
+    sums = []
+    for hidden_BTD in exit_hidden_states(model, rows_BT[:, :-1], depths):
+        nats_N = token_nats(model.lm_head, hidden_BTD.flatten(0, 1), target_N)
+        sums.append(nats_N.view(len(rows_BT), -1).double().sum(1))
+    return torch.stack(sums).cpu()
 
 
 def token_nats(head: Any, hidden_ND: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from evaluation.choice import Choices, multiple_choice
 from evaluation.config import EvaluationConfig
 from evaluation.floors import chance, fit_bigram, floor_losses, majority_right
 from evaluation.judgement import Judgement, Table
-from evaluation.language import block_losses
+from evaluation.language import depth_losses
 from evaluation.metric import Metric, mean_metric
 from evaluation.ratio import BlockLosses, bits_per_byte, perplexity
 from evaluation.specialities import (
@@ -58,11 +58,12 @@ def measure(model: Any, tokenizer: Any, units: Units, config: EvaluationConfig) 
             f"the data has token {largest} but the model's vocabulary ends at {vocabulary - 1}; prepare the data with "
             "this model's tokenizer"
         )
-    half = max(1, model.config.num_hidden_layers // 2)
+    layers = len(model.model.layers)
+    text, half = depth_losses(model, units.text_NT, units.bytes_N, (layers, max(1, layers // 2)))
     choice = units.items["choice"]
     return Measured(
-        text=block_losses(model, units.text_NT, units.bytes_N),
-        half=block_losses(model, units.text_NT, units.bytes_N, half),
+        text=text,
+        half=half,
         scores=speciality_scores(model, tokenizer, units, config.batch),
         choices=multiple_choice(model, tokenizer, choice, config.batch) if choice else None,
     )

@@ -43,6 +43,12 @@ def open_run(config: ForgeConfig) -> Iterator[Path]:
         yield folder
 
 
+def check_folder(config: ForgeConfig) -> None:
+    """Raise what `open_run` would raise, early."""
+    with open_run(config):
+        pass
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Make `folder` and hold it against other processes."""

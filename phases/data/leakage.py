@@ -68,7 +68,8 @@ def _member(values: npt.NDArray[np.uint64], known: npt.NDArray[np.uint64]) -> np
     if not len(known):
         return np.zeros(len(values), dtype=np.bool_)
     place = np.searchsorted(known, values).clip(max=len(known) - 1)
-    return known[place] == values
+    found: npt.NDArray[np.bool_] = known[place] == values
+    return found
 
 
 def leaking_passages(held_out: Sequence[str], training: Sequence[str], n: int, max_overlap: float) -> set[int]:

@@ -9,7 +9,7 @@ import torch
 
 from evaluation import language
 from evaluation.floors import chance, fit_bigram, floor_losses, majority_right
-from evaluation.language import block_losses, spread, text_blocks
+from evaluation.language import block_losses, depth_losses, spread, text_blocks
 from evaluation.ratio import BlockLosses, bits_difference, bits_per_byte, perplexity, ratio
 from phases.dataset import Dataset
 from phases.exits import exit_hidden_states
@@ -32,7 +32,9 @@ def test_an_early_exit_is_the_head_on_that_layer(tiny_model: Any, world: Dataset
     tokens, sizes = text_blocks(world, "test", 4)
     logits = tiny_model.lm_head(exit_hidden_states(tiny_model, tokens[:, :-1], (1,))[0])
     nats = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none").sum(1)
-    np.testing.assert_allclose(block_losses(tiny_model, tokens, sizes, 1).nats_N, nats.detach().numpy(), rtol=1e-5)
+    np.testing.assert_allclose(
+        depth_losses(tiny_model, tokens, sizes, (2, 1))[1].nats_N, nats.detach().numpy(), rtol=1e-5
+    )
 
 
 def test_slices_do_not_change_the_result(tiny_model: Any, world: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

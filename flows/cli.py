@@ -1,0 +1,96 @@
+"""The command line: arguments, exit codes, and one line for whatever the user can mend.
+
+    forge run --profile smoke
+    forge phase evomerge --input checkpoints/laptop/cognate --out /tmp/merged
+    forge evaluate checkpoints/laptop/evomerge --tasks forge_reasoning
+    forge report checkpoints/laptop --json
+    forge phases
+
+Results go to stdout, progress to stderr. Exit codes: 0 done, 1 a gate failed, 2 the user's input, 130 stopped by
+Ctrl-C. torch and Prefect are imported by the commands that need them, so that help is quick.
+"""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.quiet import settle_environment
+from phases.errors import ForgeError
+
+STOPPED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    parsed = parser().parse_args(arguments)
+    settle_environment(parsed.verbose)
+    from flows import commands
+
+    try:
+        return int(getattr(commands, parsed.command)(parsed))
+    except ForgeError as error:
+        return _fail(" ".join(str(error).split()), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped; the same command resumes", STOPPED)
+    except BrokenPipeError:  # `forge report … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror}; free some space or choose another --out, then run the same again", 2)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"forge: {message}", file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="forge", description="Make a small, measured language-model agent.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = _command(commands, "run", "run the chain, or resume it: the same command skips what is done")
+    _add_config(run)
+    run.add_argument("--out", type=Path, help="folder of all runs (default: checkpoints)")
+    phase = _command(commands, "phase", "run one phase on given checkpoints")
+    phase.add_argument("name", help="a phase; `forge phases` lists them")
+    phase.add_argument("--input", type=Path, nargs="+", default=[], metavar="CKPT", help="parent checkpoints")
+    phase.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the new checkpoint")
+    phase.add_argument("--data", type=Path, metavar="DIR", help="prepared data (default: that of the inputs' run)")
+    _add_config(phase)
+    evaluate = _command(commands, "evaluate", "measure a checkpoint on held-out data")
+    evaluate.add_argument("checkpoint", type=Path, metavar="CKPT")
+    evaluate.add_argument("--data", type=Path, metavar="DIR", help="prepared data (default: that of the run)")
+    evaluate.add_argument("--tasks", metavar="A,B", help="lm-eval tasks, ours or standard ones, instead")
+    _add_config(evaluate)
+    report = _command(commands, "report", "print the report of a run")
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its name in checkpoints/")
+    _command(commands, "phases", "list the phases of the chain")
+    return top
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
+) -> argparse.ArgumentParser:
+    made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    made.add_argument("--verbose", action="store_true", help="show the logs of Prefect and transformers")
+    return made
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--profile", help="a shipped profile: smoke, laptop (default), full")
+    source.add_argument("--config", type=Path, metavar="FILE", help="your own YAML file instead")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. cognate.trunk.steps=100"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
