@@ -111,7 +111,18 @@ def load_config(profile: str | None = None, file: Path | None = None, sets: Sequ
     for setting in sets:
         _set(values, setting)
     where = str(path) if file else f"profile {path.stem}"
-    return ForgeConfig.parse(values, f"{where} with --set" if sets else where)
+    return ForgeConfig.parse(_merged(_defaults(), values), f"{where} with --set" if sets else where)
+
+
+def _defaults() -> dict[str, Any]:
+    """The code's defaults, without the sections' seeds: those follow the run's unless they are set."""
+    return ForgeConfig().model_dump(mode="json", exclude={name: {"seed"} for name in SEEDED} | {"seed": True})
+
+
+def _merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` over `defaults`, key by key: setting one step count must not reset the rates beside it."""
+    both = {k: v for k, v in values.items() if isinstance(v, dict) and isinstance(defaults.get(k), dict)}
+    return {**defaults, **values, **{key: _merged(defaults[key], value) for key, value in both.items()}}
 
 
 def _profile(name: str) -> Path:

@@ -213,6 +213,9 @@ def load_tokenizer(path: Path | str) -> Any:
 
 @contextmanager
 def _explain_load_errors(path: Path | str) -> Iterator[None]:
+    looks_local = str(path).startswith((".", "/", "~")) or str(path).count("/") > 1
+    if looks_local and not Path(path).is_dir():
+        raise CheckpointError(f"{path}: no such folder; give a folder or a reachable hub id")
     with explain_os_errors(Path(path)):
         try:
             yield

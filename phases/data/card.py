@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phases.data.config import DataConfig
-from phases.data.pack import PADDING, Packed
+from phases.data.pack import Packed
 from phases.data.split import Passage, content_hash
 from phases.dataset import SPLITS, Split
 from phases.storage import sha256_json
@@ -21,62 +21,63 @@ def data_card(
     vocabulary: int,
 ) -> dict[str, Any]:
     """The card as JSON values; `sources` has one entry a text source and a task."""
-    total_bytes = sum(len(p.text.encode()) for split in SPLITS for p in passages[split])
-    total_tokens = sum(packed.tokens_NT.size for name, packed in streams.items() if name.endswith(".text"))
     return {
         "block_tokens": config.block_tokens,
         "vocabulary": vocabulary,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
-        "sources": _texts(passages, total_tokens / max(1, total_bytes)) + _tasks(items, streams),
+        "sources": _texts(passages, streams) + _tasks(items, streams),
         "splits": {split: _split(split, passages[split], streams, items[split]) for split in SPLITS},
         "removed": dict(removed),
         "leakage": dict(leakage),
     }
 
 
-def _texts(passages: Mapping[Split, Sequence[Passage]], tokens_per_byte: float) -> list[dict[str, Any]]:
-    """One entry a source; its tokens by its share of the bytes (rows run across sources)."""
-    every = [p for split in SPLITS for p in passages[split]]
+def _texts(passages: Mapping[Split, Sequence[Passage]], streams: Mapping[str, Packed]) -> list[dict[str, Any]]:
+    """One entry a source."""
+    counted = [
+        (passage, int(tokens))
+        for split in SPLITS
+        for passage, tokens in zip(passages[split], streams[f"{split}.text"].counts, strict=True)
+    ]
     entries = []
-    for name in sorted({p.source for p in every}):
-        own = [p for p in every if p.source == name]
-        size = sum(len(p.text.encode()) for p in own)
+    for name in sorted({p.source for p, _ in counted}):
+        own = [(p, tokens) for p, tokens in counted if p.source == name]
         entries.append(
             {
                 "name": name,
-                "licence": own[0].licence,
+                "licence": own[0][0].licence,
                 "passages": len(own),
-                "bytes": size,
-                "tokens": round(size * tokens_per_byte),
-                "digest": sha256_json(sorted(content_hash(p.text).hex() for p in own)),
+                "bytes": sum(len(p.text.encode()) for p, _ in own),
+                "tokens": sum(tokens for _, tokens in own),
+                "digest": sha256_json(sorted(content_hash(p.text).hex() for p, _ in own)),
             }
         )
     return entries
 
 
 def _tasks(items: Mapping[Split, Sequence[Item]], streams: Mapping[str, Packed]) -> list[dict[str, Any]]:
-    """One entry a task; its tokens by its share of its stream's items."""
-    every = [item for split in SPLITS for item in items[split]]
+    """One entry a task; the tokens are those in the packed rows (multiple choice is only asked, never packed)."""
+    counted: list[tuple[Item, int]] = []
+    for split in SPLITS:
+        for speciality in sorted({item.speciality for item in items[split]}):
+            own = [item for item in items[split] if item.speciality == speciality]
+            packed = streams.get(f"{split}.{speciality}")
+            tokens = packed.counts.tolist() if packed else [0] * len(own)
+            counted += zip(own, tokens, strict=True)
     entries = []
-    for name, speciality in sorted({(item.task, item.speciality) for item in every}):
-        own = [item for item in every if item.task == name and item.speciality == speciality]
-        in_stream = sum(item.speciality == speciality for item in every)
-        tokens = sum(_filled(streams[f"{s}.{speciality}"]) for s in SPLITS if f"{s}.{speciality}" in streams)
+    for name, speciality in sorted({(item.task, item.speciality) for item, _ in counted}):
+        mine = [(i, tokens) for i, tokens in counted if (i.task, i.speciality) == (name, speciality)]
         entries.append(
             {
                 "name": f"{speciality}/{name}",
-                "licence": own[0].licence,
-                "items": len(own),
-                "tokens": round(tokens * len(own) / in_stream),
-                "digest": sha256_json(sorted(item.key for item in own)),
+                "licence": mine[0][0].licence,
+                "items": len(mine),
+                "tokens": sum(tokens for _, tokens in mine),
+                "digest": sha256_json(sorted(i.key for i, _ in mine)),
             }
         )
     return entries
-
-
-def _filled(packed: Packed) -> int:
-    return int((packed.mask_NT != PADDING).sum())
 
 
 def _split(

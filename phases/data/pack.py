@@ -28,6 +28,8 @@ class Packed:
     """(N, T+1) PROMPT, ANSWER or PADDING."""
     bytes_N: npt.NDArray[np.int64]
     """(N,) UTF-8 bytes of the T predicted tokens; end-of-text has none."""
+    counts: npt.NDArray[np.int64]
+    """(inputs,) tokens of each text or item; 0 for an item that does not fit a row."""
 
 
 def token_type(vocabulary: int) -> type[np.uint16] | type[np.uint32]:
@@ -59,7 +61,10 @@ def pack_text(tokenizer: Any, texts: Sequence[str], block: int) -> Packed:
     sizes: list[npt.NDArray[np.int64]] = []
     for start in range(0, len(texts), 256):
         part = list(texts[start : start + 256])
-        encoded = tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)
+        # What looks like a control token in somebody's text is text.
+        encoded = tokenizer(
+            part, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True, verbose=False
+        )
         for text, tokens, offsets in zip(part, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             ids.append(np.array([tokenizer.eos_token_id, *tokens], dtype=kind))
             sizes.append(np.concatenate([[0], byte_lengths(text, [end for _, end in offsets])]))
@@ -69,20 +74,23 @@ def pack_text(tokenizer: Any, texts: Sequence[str], block: int) -> Packed:
     index = np.arange(rows)[:, None] * block + np.arange(block + 1)
     tokens_NT = line[index] if rows else np.zeros((0, block + 1), dtype=kind)
     mask = np.full(tokens_NT.shape, ANSWER, dtype=np.uint8)
-    return Packed(tokens_NT, mask, size[index[:, 1:]].sum(1) if rows else np.zeros(0, dtype=np.int64))
+    counts = np.array([len(part) - 1 for part in ids], dtype=np.int64)
+    return Packed(tokens_NT, mask, size[index[:, 1:]].sum(1) if rows else np.zeros(0, dtype=np.int64), counts)
 
 
 def pack_items(tokenizer: Any, items: Sequence[Item], block: int) -> Packed:
-    """Items in their order, as many whole ones to a row as fit; an item longer than a row is left out."""
+    """Items in their order, as many whole ones to a row as fit; an item longer than a row is left out (count 0)."""
     kind, pad = token_type(len(tokenizer)), tokenizer.eos_token_id
     prompts = _encode(tokenizer, [render_prompt(tokenizer, item.prompt) for item in items])
     answers = _encode(tokenizer, [render_completion(tokenizer, item) for item in items])
     rows: list[list[int]] = []
     masks: list[list[int]] = []
-    for prompt, answer in zip(prompts, answers, strict=True):
+    counts = np.zeros(len(items), dtype=np.int64)
+    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         size = len(prompt) + len(answer)
         if size > block + 1:
             continue
+        counts[i] = size
         if not rows or len(rows[-1]) + size > block + 1:
             rows.append([])
             masks.append([])
@@ -92,8 +100,8 @@ def pack_items(tokenizer: Any, items: Sequence[Item], block: int) -> Packed:
     mask_NT = np.full((len(rows), block + 1), PADDING, dtype=np.uint8)
     for i, (row, mask) in enumerate(zip(rows, masks, strict=True)):
         tokens_NT[i, : len(row)], mask_NT[i, : len(row)] = row, mask
-    return Packed(tokens_NT, mask_NT, np.zeros(len(rows), dtype=np.int64))
+    return Packed(tokens_NT, mask_NT, np.zeros(len(rows), dtype=np.int64), counts)
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    return list(tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
+    return list(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]) if texts else []

@@ -60,6 +60,7 @@ def prepare_data(config: DataConfig, tokenizer: str | None, out: Path) -> Datase
         bar.update()
         with atomic_directory(out) as folder:
             _write(folder, chosen, streams, items)
+            removed["items_longer_than_a_row"] = sum(int((p.counts == 0).sum()) for p in streams.values())
             card = data_card(config, passages, streams, items, removed, leakage, len(chosen))
             seal_dataset(folder, {**card, "key": key})
         bar.update()
@@ -71,8 +72,8 @@ def _key(config: DataConfig, tokenizer: str | None) -> str:
     sources = [*config.sources, *config.validation, *config.test]
     patterns = [*(s.paths for s in sources if isinstance(s, Files)), *([t.path] for t in config.tasks.files)]
     files = [str(sha256_file(p)) for paths in patterns for p in resolve(tuple(paths))]
-    own = Path(tokenizer) / "tokenizer.json" if tokenizer else None
-    tokens = sha256_file(own) if own and own.is_file() else tokenizer
+    own = sorted(Path(tokenizer).glob("*token*")) + sorted(Path(tokenizer).glob("chat*")) if tokenizer else []
+    tokens = [sha256_file(path) for path in own if path.is_file()] or tokenizer
     source = source_fingerprint(__name__)
     return sha256_json([config.model_dump(mode="json"), tokens, files, sys.version, source])
 
@@ -89,14 +90,21 @@ def _passages(config: DataConfig) -> tuple[Passages, dict[str, int]]:
         splits: Passages = {"train": passages, **held_out}
     else:
         splits = split_by_hash(passages, config.validation_share, config.test_share)
-    dropped: set[int] = set()
+    removed = {"repeated_passages": repeated}
     if config.decontaminate:
-        held = [p.text for s in SPLITS[1:] for p in splits[s]]
-        train = [p.text for p in splits["train"]]
-        dropped = leaking_passages(held, train, config.ngram, config.max_overlap)
-        splits["train"] = [p for i, p in enumerate(splits["train"]) if i not in dropped]
+        removed["validation_passages_that_leaked"] = _decontaminate(splits, "validation", ("test",), config)
+        removed["training_passages_that_leaked"] = _decontaminate(splits, "train", SPLITS[1:], config)
     _require_splits(splits)
-    return splits, {"repeated_passages": repeated, "training_passages_that_leaked": len(dropped)}
+    return splits, removed
+
+
+def _decontaminate(splits: Passages, split: Split, against: Sequence[Split], config: DataConfig) -> int:
+    """Drop the passages of `split` that the splits `against` overlap with; how many."""
+    held = [p.text for s in against for p in splits[s]]
+    own = [p.text for p in splits[split]]
+    dropped = leaking_passages(held, own, config.ngram, config.max_overlap)
+    splits[split] = [p for i, p in enumerate(splits[split]) if i not in dropped]
+    return len(dropped)
 
 
 def _require_splits(splits: Passages) -> None:
@@ -134,7 +142,12 @@ def _pack(config: DataConfig, tokenizer: Any, texts: dict[Split, list[str]], ite
         for stream in ("reasoning", "memory"):
             chosen = [item for item in items[split] if item.speciality == stream]
             if chosen:
-                streams[f"{split}.{stream}"] = pack_items(tokenizer, chosen, config.block_tokens)
+                rows = streams[f"{split}.{stream}"] = pack_items(tokenizer, chosen, config.block_tokens)
+                if not len(rows.tokens_NT):
+                    raise DataError(
+                        f"data: no {stream} item of the {split} split fits a row of {config.block_tokens} tokens; "
+                        "raise data.block_tokens"
+                    )
     return streams
 
 
@@ -145,9 +158,10 @@ def _check(
     blocks = streams["train.text"].tokens_NT
     # Rows are joined in runs, or every n-gram across a row's end would escape.
     runs = (blocks[i : i + 64, :-1].reshape(-1) for i in range(0, len(blocks), 64))
-    decoded = (tokenizer.decode(run, skip_special_tokens=False) for run in runs)
+    decoded = [tokenizer.decode(run, skip_special_tokens=False) for run in runs]
     held = texts["validation"] + texts["test"]
     worst = check_leakage(held, decoded, config.ngram, config.max_overlap)
+    between = check_leakage(texts["test"], texts["validation"], config.ngram, config.max_overlap)
     train = {item.key for item in items["train"]}
     shared = [item for split in SPLITS[1:] for item in items[split] if item.key in train]
     if shared:
@@ -155,7 +169,12 @@ def _check(
             f"data: {len(shared)} held-out task items stand in the training items (first: '{shared[0].prompt[:50]}'); "
             "remove the repeats from the task file"
         )
-    return {"ngram": config.ngram, "max_overlap": config.max_overlap, "worst_overlap": round(worst, 4), "items": 0}
+    return {
+        "ngram": config.ngram,
+        "max_overlap": config.max_overlap,
+        "worst_overlap_with_train": round(worst, 4),
+        "worst_overlap_of_test_with_validation": round(between, 4),
+    }
 
 
 def _write(folder: Path, tokenizer: Any, streams: dict[str, Packed], items: Items) -> None:

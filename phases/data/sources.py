@@ -82,8 +82,9 @@ def read_source(source: Embedded | Files | Hub) -> list[Document]:
     documents = []
     for path in resolve(source.paths):
         texts = [read_text(path)] if path.suffix == ".txt" else read_column(path, source.text_column)
-        documents += [Document(text, path.name, source.licence) for text in texts if text.strip()]
-        if not documents:
+        found = [Document(text, path.name, source.licence) for text in texts if text.strip()]
+        documents += found
+        if not found:
             raise DataError(f"{path}: empty; give a file with text")
     return documents
 

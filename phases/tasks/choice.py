@@ -31,9 +31,7 @@ class ChoiceConfig(StrictModel):
     """Longer stretches of text are passed over."""
 
 
-def choice_items(
-    config: ChoiceConfig, passages: Mapping[Split, Sequence[str]], count: int, seed: int
-) -> Items:
+def choice_items(config: ChoiceConfig, passages: Mapping[Split, Sequence[str]], count: int, seed: int) -> Items:
     """`count` cloze items for validation and for test. Raises `DataError` when the text does not suffice."""
     return {
         "train": [],
@@ -42,22 +40,20 @@ def choice_items(
     }
 
 
-def _of_split(
-    config: ChoiceConfig, passages: Sequence[str], split: Split, count: int, seed: int
-) -> list[Item]:
+def _of_split(config: ChoiceConfig, passages: Sequence[str], split: Split, count: int, seed: int) -> list[Item]:
     rng = seeded(seed, "choice", split)
     items: dict[str, Item] = {}
     for _ in range(4 * count):
-        item = _item(config, passages, rng)
+        item = _item(config, passages, rng) if len(items) < count else None
         if item is None:
-            raise DataError(
-                f"tasks.choice: the {split} text has too few passages of "
-                f"{config.context_words + config.continuation_words} words; give more text, lower "
-                "tasks.choice.context_words, or set tasks.choice_items to 0"
-            )
-        items.setdefault(item.key, item)
-        if len(items) == count:
             break
+        items.setdefault(item.key, item)
+    if len(items) * 2 < count:
+        raise DataError(
+            f"tasks.choice: the {split} text gives {len(items)} of {count} items of "
+            f"{config.context_words + config.continuation_words} words; give more text, lower "
+            "tasks.choice.context_words, or set tasks.choice_items to 0"
+        )
     return list(items.values())
 
 

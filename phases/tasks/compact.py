@@ -73,9 +73,7 @@ def _chain_sum(entry: Entry) -> Question:
 
 def _products(entry: Entry) -> Question:
     meta = entry["metadata"]
-    return Question(
-        str(meta["expression"]).replace(" ", "") + "=", entry["answer"], "", int(meta["num_terms"])
-    )
+    return Question(str(meta["expression"]).replace(" ", "") + "=", entry["answer"], "", int(meta["num_terms"]))
 
 
 def _gcd(entry: Entry) -> Question:
@@ -123,9 +121,7 @@ def _number_sorting(entry: Entry) -> Question:
 def _verbatim(entry: Entry) -> Question:
     """The generator's own words; difficulty is the first whole number that its metadata calls one."""
     meta = entry["metadata"]
-    numbers = (
-        value for key, value in sorted(meta.items()) if key.startswith(("num_", "n_")) and type(value) is int
-    )
+    numbers = (value for key, value in sorted(meta.items()) if key.startswith(("num_", "n_")) and type(value) is int)
     return Question(str(entry["question"]).strip(), str(entry["answer"]).strip(), "", next(numbers, 0))
 
 

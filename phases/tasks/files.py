@@ -63,9 +63,7 @@ def file_items(file: TaskFile) -> Items:
         raise DataError(f"{path}: empty; give a file with rows")
     for split, items in result.items():
         if not items:
-            raise DataError(
-                f"{path}: {len(seen)} distinct rows leave the {split} split empty; add rows or its share"
-            )
+            raise DataError(f"{path}: {len(seen)} distinct rows leave the {split} split empty; add rows or its share")
     return result
 
 
@@ -73,9 +71,7 @@ def _items(file: TaskFile, path: Path) -> Iterator[Item]:
     for where, row in read_rows(path):
         for column in (file.prompt, file.answer):
             if column not in row:
-                raise DataError(
-                    f"{path}: {where} has no column '{column}'; it has: {', '.join(map(str, row))}"
-                )
+                raise DataError(f"{path}: {where} has no column '{column}'; it has: {', '.join(map(str, row))}")
         prompt, full = _cell(row[file.prompt]), _cell(row[file.answer])
         steps, _, answer = full.rpartition(MARK.strip())
         if not prompt or not answer.strip():
@@ -121,11 +117,16 @@ def _jsonl(path: Path) -> Iterator[Row]:
 
 def _csv(path: Path) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    first = 1
     try:
-        for row in reader:
-            yield f"line {reader.line_num}", row
+        while reader.fieldnames:
+            first = reader.line_num + 1  # a quoted cell may span lines: name the one where its row begins
+            row = next(reader, None)
+            if row is None:
+                return
+            yield f"line {first}", row
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num} is not CSV ({error}); mend or remove it") from None
+        raise DataError(f"{path}: line {first} is not CSV ({error}); mend or remove it") from None
 
 
 def _parquet(path: Path) -> Iterator[Row]:

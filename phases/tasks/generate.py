@@ -1,6 +1,6 @@
 """All task items of a run: reasoning, memory, choice and the user's files, in splits that share no question.
 
-The order within a split is shuffled, so that any prefix of it is a fair sample of all tasks. About 3 s for the
+The order within a split is shuffled, so that any prefix of it is a fair sample of all tasks. About 2 s for the
 default counts on one core.
 """
 
@@ -18,9 +18,7 @@ from phases.tasks.reasoning import reasoning_items
 from phases.tasks.recall import recall_items
 
 
-def make_items(
-    config: TasksConfig, passages: Mapping[Split, Sequence[str]], seed: int
-) -> dict[Split, list[Item]]:
+def make_items(config: TasksConfig, passages: Mapping[Split, Sequence[str]], seed: int) -> dict[Split, list[Item]]:
     """The items of each split; deterministic in config, passages and seed.
 
     `passages` is each split's text, for needles and cloze. No `Item.key` stands in two splits or twice in one.
@@ -47,9 +45,7 @@ def _reasoning(config: TasksConfig, seed: int) -> list[Items]:
     """Each generator's share of the reasoning items."""
     names = [task.name for task in config.reasoning]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(
-            f"tasks.reasoning: '{repeated[0]}' stands there twice; keep one and widen its parameters"
-        )
+        raise ConfigError(f"tasks.reasoning: '{repeated[0]}' stands there twice; keep one and widen its parameters")
     wanted = _counts(config, config.reasoning_train_items) if names else {}
     weights = [task.weight for task in config.reasoning]
     shares = {split: apportion(count, weights) for split, count in wanted.items()}

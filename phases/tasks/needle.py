@@ -34,19 +34,12 @@ class NeedleConfig(StrictModel):
     """Needles with other names in the same text."""
 
 
-def needle_items(
-    config: NeedleConfig, passages: Mapping[Split, Sequence[str]], wanted: Counts, seed: int
-) -> Items:
+def needle_items(config: NeedleConfig, passages: Mapping[Split, Sequence[str]], wanted: Counts, seed: int) -> Items:
     """Needle items for each split, from that split's passages. Raises `DataError` when no text is long enough."""
-    return {
-        split: _of_split(config, passages.get(split, ()), split, wanted.get(split, 0), seed)
-        for split in SPLITS
-    }
+    return {split: _of_split(config, passages.get(split, ()), split, wanted.get(split, 0), seed) for split in SPLITS}
 
 
-def _of_split(
-    config: NeedleConfig, passages: Sequence[str], split: Split, count: int, seed: int
-) -> list[Item]:
+def _of_split(config: NeedleConfig, passages: Sequence[str], split: Split, count: int, seed: int) -> list[Item]:
     rng = seeded(seed, "needle", split)
     items = []
     for index in range(count):
@@ -65,21 +58,17 @@ def _of_split(
 def _item(haystack: str, words: int, distractors: int, rng: random.Random) -> Item:
     names = rng.sample(string.ascii_uppercase, distractors + 1)
     values = [f"{value:02d}" for value in rng.sample(range(100), distractors + 1)]
-    text = haystack
-    for name, value in zip(names, values, strict=True):
-        text = _hide(f"The code of {name} is {value}.", text, rng)
-    prompt = f"{text}\nWhat is the code of {names[0]}?"
+    needles = [f"The code of {name} is {value}." for name, value in zip(names, values, strict=True)]
+    prompt = f"{_hide(needles, haystack, rng)}\nWhat is the code of {names[0]}?"
     return Item(task="needle", speciality="memory", prompt=prompt, answer=values[0], difficulty=words)
 
 
-def _hide(sentence: str, text: str, rng: random.Random) -> str:
-    """The sentence before a random word of the text or at its end; never within another needle."""
-    places = [i for i in word_starts(text) if not _inside_needle(text, i)] + [len(text)]
-    place = rng.choice(places)
-    return f"{text[:place]}{sentence} {text[place:]}" if place < len(text) else f"{text} {sentence}"
-
-
-def _inside_needle(text: str, place: int) -> bool:
-    """Whether a needle begins before `place` and ends after it."""
-    start = text.rfind("The code of ", 0, place)
-    return start >= 0 and place < start + len("The code of K is 42.")
+def _hide(needles: Sequence[str], text: str, rng: random.Random) -> str:
+    """Each needle before a random word of the text or at its end, whatever the others' places."""
+    end = len(text)
+    places = [*word_starts(text), end]
+    # From the back, so that what is inserted moves no place that is still to come.
+    for place, needle in sorted(((rng.choice(places), needle) for needle in needles), reverse=True):
+        padded = f" {needle}" if place == end else f"{needle} "
+        text = text[:place] + padded + text[place:]
+    return text

@@ -1,7 +1,7 @@
 """Multi-query associative recall (MQAR of zoology, arXiv 2312.04927): key-value pairs, then a question for keys.
 
-    s=42;z=25;Q=07?z      →  z=25
-    s=42;z=25;Q=07?z;s    →  z=25;s=42      (training only)
+    s=4;z=2;Q=7?z      →  z=2
+    s=4;z=2;Q=7?z;s    →  z=2;s=4      (training only)
 
 The answer restates the pair, so that plain induction (copy what followed the same token before; arXiv 2209.11895) can
 solve it. No spaces: a letter is the same token wherever it stands. Training items ask for several keys to give more
@@ -20,7 +20,7 @@ from phases.tasks.collect import Counts, Draw, Items, fill, seeded
 from phases.tasks.item import Item
 
 KEYS = string.ascii_letters
-"""52 one-letter keys; values are the hundred two-digit numbers."""
+"""52 one-letter keys; values are numbers of `digits` digits."""
 FILLER = ("also", "and", "here", "next", "note", "now", "so", "then")
 """Words without a value; none is a key."""
 
@@ -28,9 +28,11 @@ FILLER = ("also", "and", "here", "next", "note", "now", "so", "then")
 class RecallConfig(StrictModel):
     """How recall items are made."""
 
-    pairs: tuple[Annotated[int, Field(ge=1, le=len(KEYS))], ...] = Field((2, 4, 8, 12), min_length=1)
+    pairs: tuple[Annotated[int, Field(ge=1, le=len(KEYS))], ...] = Field((2, 4, 6, 8), min_length=1)
     """Numbers of pairs in a prompt, in equal shares; this is the difficulty."""
-    max_queries: int = Field(4, ge=1, le=len(KEYS))
+    digits: int = Field(1, ge=1, le=6)
+    """Digits of a value; one digit means that a guess is right in one of ten."""
+    max_queries: int = Field(8, ge=1, le=len(KEYS))
     """Training items ask for one up to this many keys; held-out items for one."""
     filler: int = Field(0, ge=0, le=64)
     """Words without meaning that are strewn between the pairs."""
@@ -44,7 +46,7 @@ def recall_items(config: RecallConfig, wanted: Counts, seed: int) -> Items:
 def _draws(config: RecallConfig, rng: random.Random, count: int) -> Iterator[Draw]:
     for index in range(count):
         n = config.pairs[index % len(config.pairs)]
-        values = [f"{value:02d}" for value in rng.sample(range(100), n)]
+        values = [f"{rng.randrange(10**config.digits):0{config.digits}d}" for _ in range(n)]
         pairs = dict(zip(rng.sample(KEYS, n), values, strict=True))
         context = _context(pairs, config.filler, rng)
         asked = rng.sample(list(pairs), rng.randint(1, min(config.max_queries, n)))

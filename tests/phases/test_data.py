@@ -121,7 +121,7 @@ def slow_overlap(held: str, training: list[str], n: int) -> float:
 def test_overlap_equals_the_obvious_computation() -> None:
     generator = np.random.default_rng(0)
     texts = [" ".join(generator.choice(["a", "b", "c"], size=40)) for _ in range(12)]
-    shares, _ = overlaps(texts[:4], texts[4:], 4)
+    shares = overlaps(texts[:4], texts[4:], 4)
     assert shares.tolist() == pytest.approx([slow_overlap(t, texts[4:], 4) for t in texts[:4]])
     assert 0 < shares.mean() < 1
 
@@ -130,13 +130,16 @@ def test_a_planted_leak_is_found_removed_and_refused() -> None:
     held = " ".join(WORDS[:60])
     training = [" ".join(WORDS[100:200]), "intro " + " ".join(WORDS[20:60]), " ".join(WORDS[200:300])]
     assert leaking_passages([held], training, 13, 0.1) == {1}
-    with pytest.raises(LeakageError, match="1 held-out passages stand in the training text.*58%.*decontaminate"):
+    with pytest.raises(LeakageError, match="1 held-out passages stand in training text.*58%.*decontaminate"):
         check_leakage([held], training, 13, 0.1)
     assert check_leakage([held], [training[0], training[2]], 13, 0.1) == 0
 
 
-def test_texts_shorter_than_the_ngram_do_not_count() -> None:
-    assert overlaps(["one two"], ["one two"], 13)[0].tolist() == [0.0]
+def test_short_texts_leak_as_a_whole() -> None:
+    assert overlaps(["four words stand here"], ["so: four words, stand here!"], 13).tolist() == [1.0]
+    assert overlaps(["four words stand here"], ["four words stand there"], 13).tolist() == [0.0]
+    assert overlaps(["one two"], ["one two"], 13).tolist() == [0.0]
+    assert leaking_passages(["four words stand here"], ["x", "yes, four words stand here"], 13, 0.1) == {1}
 
 
 # --- tokenizer
@@ -196,6 +199,19 @@ def test_items_are_packed_whole_with_their_masks(tokenizer) -> None:  # type: ig
     assert answers == "".join(f"{i + 1}<|endoftext|>" for i in range(9))
     assert (packed.tokens_NT[packed.mask_NT == PADDING] == tokenizer.eos_token_id).all()
     assert (packed.mask_NT == PROMPT).any()
+
+
+def test_control_tokens_in_text_are_text(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    packed = pack_text(tokenizer, ["say <|user|> and <|endoftext|> to it " * 4], 8)
+    assert (packed.tokens_NT[:, 1:] > 3).all()
+    assert "<|user|>" in tokenizer.decode(packed.tokens_NT.reshape(-1))
+
+
+def test_one_empty_file_among_others_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.txt").write_text(" ")
+    with pytest.raises(DataError, match="b.txt: empty"):
+        read_source(files(tmp_path / "*.txt"))
 
 
 def test_an_item_longer_than_a_row_is_left_out(tokenizer) -> None:  # type: ignore[no-untyped-def]
