@@ -12,7 +12,9 @@ class EvaluationConfig(StrictModel):
     split: Split = "test"
     """The split that is judged on; nothing else may have seen it."""
     items: int | None = Field(None, ge=2)
-    """Items of each speciality; empty: all."""
+    """Items of reasoning and of memory; empty: all."""
+    choices: int | None = Field(64, ge=2)
+    """Multiple-choice items, each as costly as its choices' number of texts; empty: all."""
     blocks: int | None = Field(128, ge=2)
     """Text blocks, evenly spread over the split; empty: all."""
     batch: int = Field(64, ge=1)

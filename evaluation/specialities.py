@@ -53,7 +53,7 @@ def held_out(data: Dataset, config: EvaluationConfig) -> Units:
     items = {}
     for name in ("reasoning", "memory", "choice"):
         every = data.items(config.split, name)
-        items[name] = [every[i] for i in spread(len(every), config.items)]
+        items[name] = [every[i] for i in spread(len(every), config.choices if name == "choice" else config.items)]
         if name != "choice" and len(items[name]) < 2:
             raise DataError(
                 f"{data.path}: the {config.split} split has {len(items[name])} {name} items, at least 2 are needed; "

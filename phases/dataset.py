@@ -102,11 +102,11 @@ def open_dataset(path: Path | str) -> Dataset:
         raise DataError(f"{path}: not prepared data ({CARD} is missing); prepare it with `forge run`") from None
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path / CARD}: truncated or altered; delete {path} and run again") from None
+    if sha256_json({k: v for k, v in full.items() if k != "digest"}) != digest:
+        raise DataError(f"{path / CARD}: altered; delete {path} and run again")
     for name, expected in files.items():
         if not (path / name).is_file():
             raise DataError(f"{path / name}: missing; delete {path} and run again")
         if sha256_file(path / name) != expected:
             raise DataError(f"{path / name}: altered or truncated; delete {path} and run again")
-    if sha256_json({k: v for k, v in full.items() if k != "digest"}) != digest:
-        raise DataError(f"{path / CARD}: altered; delete {path} and run again")
     return Dataset(path, str(digest), full)

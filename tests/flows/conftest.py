@@ -1,0 +1,115 @@
+"""One temporary Prefect server for the session, and the smallest run that is still real: own text, own tasks."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flows.quiet import settle_environment
+
+settle_environment()  # before Prefect is imported, as the command line does
+
+from evaluation.judgement import Judge, Judgement  # noqa: E402
+from evaluation.judges import JUDGES  # noqa: E402
+from evaluation.measured import evaluate_checkpoint  # noqa: E402
+from evaluation.metric import gate  # noqa: E402
+from flows.parameters import ForgeConfig  # noqa: E402
+
+WORDS = "the a small red old wheel river stone bird turns runs sleeps over under near one two three house tree".split()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A temporary Prefect server and home; flows of the test session go there."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    home = tmp_path_factory.mktemp("prefect")
+    settings = {PREFECT_HOME: home, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with temporary_settings(updates=settings), prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 60 kB of distinct sentences."""
+    generator = random.Random(0)
+    lines = [" ".join(generator.choices(WORDS, k=12)) + "." for _ in range(900)]
+    path = tmp_path_factory.mktemp("text") / "corpus.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def tiny_settings(text: Path) -> dict[str, Any]:
+    """The whole chain in a few seconds; models of 5,000 parameters that learn next to nothing."""
+    training = {"steps": 3, "batch_rows": 4, "precision": "fp32"}
+    return {
+        "data": {
+            "sources": [{"kind": "files", "paths": [str(text)]}],
+            "validation_share": 0.15,
+            "test_share": 0.15,
+            "passage_chars": 400,
+            "vocabulary": 300,
+            "block_tokens": 48,
+            "decontaminate": False,
+            "max_overlap": 1.0,
+            "tasks": {
+                "reasoning": [{"name": "chain_sum", "params": {"min_terms": 2, "max_terms": 2}}],
+                "recall": {"pairs": [2], "max_queries": 1},
+                "needle": {"share": 0.0},
+                "reasoning_train_items": 60,
+                "memory_train_items": 60,
+                "validation_items": 8,
+                "test_items": 8,
+                "choice_items": 0,
+            },
+        },
+        "cognate": {
+            "shape": {"hidden": 16, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate": 16, "context": 64},
+            "trunk": training,
+            "branch": training,
+        },
+        "evomerge": {
+            "population": 4,
+            "generations": 1,
+            "searches": 1,
+            "methods": ["linear"],
+            "validation_items": 4,
+            "validation_blocks": 2,
+            "final_items": 4,
+            "final_blocks": 2,
+            "on_fail": "rollback",
+        },
+        "evaluation": {"blocks": 4, "resamples": 100},
+    }
+
+
+@pytest.fixture
+def tiny(text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ForgeConfig:
+    """The config of a tiny run called `t` in a fresh folder; tracking is local whatever the environment says."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return ForgeConfig.parse({**tiny_settings(text_file), "run": "t", "out": str(tmp_path / "runs")}, "test")
+
+
+def measured_gate(name: str, largest: float) -> Judge:
+    """A judge that measures for real and has one gate: perplexity below `largest`."""
+
+    def judge(checkpoint: Any, parents: Any, data: Any, config: Any) -> Judgement:
+        found = evaluate_checkpoint(checkpoint, data, config)
+        value = found.metric("model/perplexity").value
+        return found.model_copy(update={"gates": (gate(name, "model/perplexity", value, "<", largest),)})
+
+    return judge
+
+
+@pytest.fixture
+def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phase 1 passes although a model of three steps is no better than its floors."""
+    monkeypatch.setitem(JUDGES, "cognate", measured_gate("finite", 1e9))
+
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phase 1 cannot pass."""
+    monkeypatch.setitem(JUDGES, "cognate", measured_gate("impossible", 0.0))
