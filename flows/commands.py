@@ -41,7 +41,7 @@ def phase(arguments: argparse.Namespace) -> int:
     """One phase without Prefect or MLflow, judged like in a run."""
     from flows.console import say
     from flows.gating import judge, settle
-    from flows.run_directory import locked
+    from flows.run_directory import hold
     from flows.stage import Stage
     from flows.summary import announce
     from phases.checkpoint import open_checkpoint
@@ -50,7 +50,9 @@ def phase(arguments: argparse.Namespace) -> int:
     chosen, config = find_phase(arguments.name), _config(arguments)
     parents = tuple(open_checkpoint(path) for path in arguments.input)
     out: Path = arguments.out
-    with explain_os_errors(out), locked(out.with_name(f"{out.name}.work")):
+    with explain_os_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with hold(out.with_name(f".{out.name}.lock")):
         data = _prepared(arguments, config)
         stage = Stage(chosen, config.section(chosen.name), parents, data, out)  # type: ignore[arg-type]
         if out.exists() and stage.record() is None:

@@ -83,11 +83,13 @@ def attempt(stage: Stage, config: ForgeConfig, tracker: Tracker) -> Outcome:
     if before is not None:
         say(f"{stage.phase.name}: done before, skipped")
     with tracker.phase(stage.phase.name, stage.key) as log:
-        # What lies on the disk is the truth: without it Prefect's memory of a result is worth nothing.
+        # What lies on the disk is the truth: without it Prefect's memory of a result is worth nothing, and a folder
+        # that was moved is still whole although that memory has its old place.
         run = phase_task.with_options(refresh_cache=before is None, result_storage=stage.out.parent / ".prefect")
-        made = open_checkpoint(run(stage, config.runner, log.metrics).path)
+        run(stage, config.runner, log.metrics)
+        made = open_checkpoint(stage.out)
         judgement = judge_task(stage, made, config.evaluation)
-        outcome = settle(stage, made, judgement)
+        outcome = settle(stage, made, judgement, reused=before is not None)
         log.outcome(outcome)
     announce(outcome)
     return outcome
@@ -139,8 +141,9 @@ def report_task(
     config: ForgeConfig, folder: Path, began: float, data: Dataset, outcomes: Sequence[Outcome], tracker: Tracker
 ) -> Report:
     """Measure the agent, write `report.json` and `report.md`, show them in both UIs."""
-    agent = measure_agent(outcomes)
-    report = summarise(config, started(folder), time.monotonic() - began, data, outcomes, agent)
+    agent = measure_agent(outcomes, folder)
+    seconds = time.monotonic() - began + sum(outcome.seconds or 0.0 for outcome in outcomes if outcome.reused)
+    report = summarise(config, started(folder), seconds, data, outcomes, agent)
     write_report(folder, report)
     markdown = render_markdown(report)
     tracker.report(markdown)

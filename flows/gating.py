@@ -37,6 +37,9 @@ class Outcome:
     """What goes on: the result, the parent it was rolled back to, or nothing."""
     judgement: Judgement
     seconds: float | None
+    """What the phase took when it was run."""
+    reused: bool = False
+    """Whether an earlier command made it."""
 
     @property
     def lineage(self) -> dict[str, object]:
@@ -90,7 +93,7 @@ def _read(path: Path, key: str) -> Judgement | None:
         return None  # none yet, or not whole: it is reached again
 
 
-def settle(stage: Stage, made: Checkpoint, judgement: Judgement) -> Outcome:
+def settle(stage: Stage, made: Checkpoint, judgement: Judgement, reused: bool = False) -> Outcome:
     """Keep the result, roll back to the incumbent, or stop, as verdict and policy say.
 
     A first phase has nothing to roll back to: it stops. So does a retry that failed again.
@@ -98,10 +101,10 @@ def settle(stage: Stage, made: Checkpoint, judgement: Judgement) -> Outcome:
     record = stage.record()
     seconds = None if record is None else record.seconds
     if judgement.passed:
-        return Outcome(stage, "passed", made, made, judgement, seconds)
+        return Outcome(stage, "passed", made, made, judgement, seconds, reused)
     if stage.config.on_fail == "rollback" and stage.parents:
-        return Outcome(stage, "rolled_back", made, _incumbent(stage, made), judgement, seconds)
-    return Outcome(stage, "failed", made, None, judgement, seconds)
+        return Outcome(stage, "rolled_back", made, _incumbent(stage, made), judgement, seconds, reused)
+    return Outcome(stage, "failed", made, None, judgement, seconds, reused)
 
 
 def _incumbent(stage: Stage, made: Checkpoint) -> Checkpoint:

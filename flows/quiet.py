@@ -32,6 +32,8 @@ UNLESS_VERBOSE = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    # transformers would draw a bar for every checkpoint it opens or writes.
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # also those of transformers for every checkpoint that it opens
 }
 

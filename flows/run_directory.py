@@ -81,17 +81,21 @@ def hold(path: Path, wait: bool = False) -> Iterator[None]:
 
 
 def _claim(folder: Path, config: ForgeConfig) -> None:
-    """Write `run.json`, or check that it names the same config."""
+    """Write `run.json`, or check that it names the same config.
+
+    A name is taken once a phase was started under it: whoever mends a setting that was refused keeps the name.
+    """
     settings = config.model_dump(mode="json", exclude=FREE)
     path = folder / RUN
     if path.exists():
         differing = differing_keys(_read(path)["config"], settings)
-        if differing:
+        if differing and any(folder.glob("*.key.json")):
             raise StorageError(
                 f"{folder}: taken by another config (differing: {', '.join(differing)}); "
                 "choose --set run=NAME, or delete the folder"
             )
-        return
+        if not differing:
+            return
     started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
     write_json(path, {"config": settings, "started": started})
 

@@ -37,14 +37,6 @@ def reference(checkpoint: Checkpoint) -> CheckpointRef:
     return CheckpointRef(path=str(checkpoint.path), digest=checkpoint.family_digest)
 
 
-def valid(ref: CheckpointRef) -> bool:
-    """Whether the checkpoint is still there, unaltered, and the one that was meant."""
-    try:
-        return open_checkpoint(ref.path).family_digest == ref.digest
-    except CheckpointError:
-        return False
-
-
 class StageRecord(StrictModel):
     """`<out>.key.json`."""
 
@@ -105,6 +97,7 @@ class Stage:
         seconds = round(time.monotonic() - began, 3)
         record = StageRecord(key=self.key, digest=checkpoint.family_digest, seconds=seconds)
         write_json(self.record_path, record.model_dump())
+        shutil.rmtree(self.out.with_name(f"{self.out.name}.work"), ignore_errors=True)
         return checkpoint
 
     def _claim(self) -> None:

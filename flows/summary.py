@@ -1,6 +1,9 @@
 """The report of a run, put together from what became of its stages."""
 
+import contextlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from evaluation.judgement import Judgement
 from evaluation.latency import count_parameters, describe_agent, measure_latency
@@ -19,6 +22,7 @@ from flows.parameters import ForgeConfig
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
 from phases.environment import code_version
+from phases.storage import write_json
 
 
 def summarise(
@@ -41,10 +45,23 @@ def summarise(
     )
 
 
-def measure_agent(outcomes: Sequence[Outcome]) -> Agent | None:
-    """Size, memory and latency of the checkpoint that came out of the chain; None when the chain was stopped."""
+def measure_agent(outcomes: Sequence[Outcome], folder: Path) -> Agent | None:
+    """Size, memory and latency of the checkpoint that came out of the chain; None when the chain was stopped.
+
+    Kept in `agent.json`, so that a rerun that changes nothing reports the same figures at once.
+    """
     kept = outcomes[-1].kept
-    return None if kept is None else describe_agent(kept, measure_latency(kept.path))
+    if kept is None:
+        return None
+    path, digest = folder / "agent.json", kept.digest
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or not whole
+        known = json.loads(path.read_text(encoding="utf-8"))
+        agent = Agent.model_validate(known["agent"])
+        if known["digest"] == digest and agent.path == str(kept.path):
+            return agent
+    agent = describe_agent(kept, measure_latency(kept.path))
+    write_json(path, {"digest": digest, "agent": agent.model_dump(mode="json")})
+    return agent
 
 
 def _entry(outcome: Outcome) -> PhaseReport:

@@ -42,7 +42,6 @@ DEFAULT_REASONING = (
     ReasoningTask(name="gcd", params={"min_value": 2, "max_value": 60}),
     ReasoningTask(name="count_bits", params={"max_n": 4000}),
     ReasoningTask(name="spell_backward", params={"min_word_len": 3, "max_word_len": 6}),
-    ReasoningTask(name="letter_counting", params={"min_words": 2, "max_words": 3}),
     ReasoningTask(name="chain_sum", params={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}),
 )
 """Generators that a model of one million parameters partly learns within two minutes on two cores."""

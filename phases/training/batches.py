@@ -23,7 +23,7 @@ class Rows:
     tokens_BT: torch.Tensor
     """(B, T+1) int64."""
     weight_BT: torch.Tensor
-    """(B, T) float32: weight of predicting tokens[:, 1:]."""
+    """(B, T) float32: weight of predicting tokens[:, 1:]; each row sums to 1."""
 
 
 class Mixture:
@@ -54,6 +54,8 @@ class Mixture:
         tokens = np.stack([self.tokens[s][i] for s, i in picked]).astype(np.int64)
         mask = np.stack([self.masks[s][i] for s, i in picked])[:, 1:]
         weight = np.where(mask == 1, 1.0, np.where(mask == 2, 0.0, self.prompt_weight)).astype(np.float32)
+        # Every row has the same say: else a row of short answers drowns among rows of running text.
+        weight /= weight.sum(1, keepdims=True)
         return Rows(torch.from_numpy(tokens), torch.from_numpy(weight))
 
     def _choices(self, step: int, count: int) -> npt.NDArray[np.int64]:

@@ -5,9 +5,22 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import (
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from evaluation.causality import assert_causal, first_leak
 from phases.checkpoint import Checkpoint
+from phases.cognate.shape import PRESETS, llama_config
+from phases.evomerge.build import build_model
+from phases.evomerge.genome import Genome
+from phases.evomerge.parents import load_parents
 
 TOKENS = torch.arange(10, 26)
 
@@ -62,3 +75,47 @@ def test_nan_is_not_causal(tiny_model: Any) -> None:
 def test_one_token_cannot_be_tested(tiny_model: Any) -> None:
     with pytest.raises(ValueError, match="at least two tokens"):
         first_leak(tiny_model, TOKENS[:1])
+
+
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+}
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_preset_is_causal(preset: Any) -> None:
+    assert_causal(LlamaForCausalLM(llama_config(PRESETS[preset], 64, 0)).eval(), TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [
+        (Qwen2Config(**SIZES), Qwen2ForCausalLM),
+        (Qwen3Config(**SIZES, head_dim=8), Qwen3ForCausalLM),
+        (MistralConfig(**SIZES, sliding_window=4), MistralForCausalLM),
+    ],
+)
+def test_every_family_that_may_be_a_base_is_causal(config: Any, model: Any) -> None:
+    assert_causal(model(config).eval(), TOKENS)
+
+
+@pytest.mark.parametrize(
+    "genome",
+    [
+        Genome(method="linear", weights=(0.4, 0.3, 0.2)),
+        Genome(method="ties", weights=(1.0, 0.5, 0.5), densities=(0.5, 0.5, 0.5)),
+        Genome(method="dare_ties", weights=(1.0, 0.5, 0.5), densities=(0.5, 0.5, 0.5)),
+        Genome(method="frankenmerge", slices=((1, 0, 2), (2, 0, 2))),
+        Genome(method="dfs", slices=((0, 0, 1), (1, 0, 2), (0, 1, 2)), scales=(1.0, 0.9, 1.1, 1.0)),
+    ],
+    ids=lambda genome: genome.method,
+)
+def test_every_merge_is_causal(genome: Genome, family: Checkpoint) -> None:
+    names = ("trunk", "adaptive", "memory", "reasoning")
+    paths = (str(family.path), *(str(family.siblings[name].path) for name in names[1:]))
+    assert_causal(build_model(genome, load_parents(paths, names)), TOKENS)

@@ -1,22 +1,48 @@
 """One temporary Prefect server for the session, and the smallest run that is still real: own text, own tasks."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from flows.quiet import settle_environment
 
 settle_environment()  # before Prefect is imported, as the command line does
 
 from evaluation.judgement import Judge, Judgement  # noqa: E402
 from evaluation.judges import JUDGES  # noqa: E402
+from evaluation.latency import Latency, decode_timed  # noqa: E402
 from evaluation.measured import evaluate_checkpoint  # noqa: E402
 from evaluation.metric import gate  # noqa: E402
+from evaluation.report import Report, read_report  # noqa: E402
+from flows import summary  # noqa: E402
 from flows.parameters import ForgeConfig  # noqa: E402
 
-WORDS = "the a small red old wheel river stone bird turns runs sleeps over under near one two three house tree".split()
+WORDS = [
+    "the",
+    "a",
+    "small",
+    "red",
+    "old",
+    "wheel",
+    "river",
+    "stone",
+    "bird",
+    "turns",
+    "runs",
+    "sleeps",
+    "over",
+    "under",
+    "near",
+    "one",
+    "two",
+    "three",
+    "house",
+    "tree",
+]
 
 
 @pytest.fixture(scope="session")
@@ -85,10 +111,15 @@ def tiny_settings(text: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def tiny_values(text_file: Path) -> dict[str, Any]:
+    """`tiny_settings` as a fixture: test modules cannot import from here."""
+    return tiny_settings(text_file)
+
+
 @pytest.fixture
-def tiny(text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ForgeConfig:
-    """The config of a tiny run called `t` in a fresh folder; tracking is local whatever the environment says."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def tiny(text_file: Path, tmp_path: Path) -> ForgeConfig:
+    """The config of a tiny run called `t` in a fresh folder."""
     return ForgeConfig.parse({**tiny_settings(text_file), "run": "t", "out": str(tmp_path / "runs")}, "test")
 
 
@@ -103,6 +134,18 @@ def measured_gate(name: str, largest: float) -> Judge:
     return judge
 
 
+def quick_latency(path: Path) -> Latency:
+    """Measured in this process and once: a fresh one takes seconds to import torch."""
+    return decode_timed(path, tokens=4, repeats=1)
+
+
+@pytest.fixture(autouse=True)
+def local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracking is local whatever the environment says; the agent's latency is measured in this process."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(summary, "measure_latency", quick_latency)
+
+
 @pytest.fixture
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Phase 1 passes although a model of three steps is no better than its floors."""
@@ -113,3 +156,33 @@ def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
 def strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Phase 1 cannot pass."""
     monkeypatch.setitem(JUDGES, "cognate", measured_gate("impossible", 0.0))
+
+
+@pytest.fixture(scope="session")
+def original(
+    tiny_values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> ForgeConfig:
+    """A finished run that tests only look at."""
+    from flows.forge_flow import forge
+
+    out = tmp_path_factory.mktemp("original") / "runs"
+    config = ForgeConfig.parse({**tiny_values, "run": "t", "out": str(out)}, "test")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr(summary, "measure_latency", quick_latency)
+        patch.setitem(JUDGES, "cognate", measured_gate("finite", 1e9))
+        forge(config)
+    return config
+
+
+@pytest.fixture
+def done(original: ForgeConfig) -> Report:
+    """The report of the finished run."""
+    return read_report(original.folder)
+
+
+@pytest.fixture
+def copy(original: ForgeConfig, tmp_path: Path, lenient: None) -> ForgeConfig:
+    """The finished run in another place, to be tampered with."""
+    shutil.copytree(original.out, tmp_path / "runs")
+    return original.model_copy(update={"out": tmp_path / "runs"})

@@ -1,0 +1,50 @@
+"""`make bench`: every benchmark as a table on the terminal and JSON in `checkpoints/bench.json`.
+
+    python -m tests.benchmarks [--pairs 5] [--only training,merging,overhead]
+
+Run it on a quiet machine: it takes about 25 minutes on two cores.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from flows.quiet import settle_environment
+
+OUT = Path("checkpoints/bench.json")
+
+
+def main() -> None:
+    """Run the chosen benchmarks and write their figures."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--only", default="training,merging,overhead")
+    arguments = parser.parse_args()
+    chosen = set(arguments.only.split(","))
+    settle_environment()
+    warnings.simplefilter("ignore")
+    from tests.benchmarks import inputs, merging, overhead, training
+    from tests.benchmarks.pairs import as_json, table
+
+    rows, extra = [], {}
+    if "training" in chosen:
+        small, large = inputs.data(2048, 256), inputs.data(8192, 256)
+        rows.append(training.run(small, "embedded", 30, 16, "fp32", arguments.pairs))
+        rows.append(training.run(large, "25m", 3, 8, "bf16", arguments.pairs))
+    if "merging" in chosen:
+        rows.append(merging.run(inputs.family(), arguments.pairs))
+    if "overhead" in chosen:
+        row, start = overhead.run(arguments.pairs, [])
+        rows.append(row)
+        extra["first_flow_extra_seconds"] = round(start, 1)
+    print(table(rows))
+    if extra:
+        print(f"first flow of a process (ephemeral server start): {extra['first_flow_extra_seconds']} s more")
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps({"rows": json.loads(as_json(rows)), **extra}, indent=2) + "\n")
+    print(f"written to {OUT}", file=sys.stderr)
+
+
+main()
