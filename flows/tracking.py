@@ -12,6 +12,7 @@ import os
 import re
 import sqlite3
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,8 +125,7 @@ class Tracker:
     def _open(self, out: Path, name: str) -> RunLog:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        self.client = MlflowClient(tracking_uri=self.uri)
-        experiment = _experiment(self.client, self.uri, out)
+        self.client, experiment = _connect(self.uri, out)
         return RunLog(self.client, self.guard, experiment, name, {"forge.run": self.identity})
 
     def _watch(self, parent: RunLog) -> None:
@@ -232,16 +232,18 @@ def metric_name(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "", name)[:250]
 
 
-def _experiment(client: MlflowClient, uri: str, out: Path) -> str:
-    """Id of our experiment, made when missing. Two first runs at once must not both migrate an empty database."""
+def _connect(uri: str, out: Path) -> tuple[MlflowClient, str]:
+    """A client and the id of our experiment. Two first runs at once must not both migrate an empty database."""
     own = uri == local_uri(out)
-    with hold(out / ".mlflow.lock", wait=True) if own else contextlib.nullcontext():
+    with hold(out / ".mlflow.lock", wait=True) if own else contextlib.nullcontext(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Alembic's, about constraints in MLflow's own migrations
+        client = MlflowClient(tracking_uri=uri)
         if own:
             with contextlib.closing(sqlite3.connect(out / DATABASE)) as database:
                 database.execute("PRAGMA journal_mode=WAL")
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
-            return str(found.experiment_id)
+            return client, str(found.experiment_id)
         # The default would be a folder in whatever directory the command was started from.
         artifacts = (out.resolve() / "mlartifacts").as_uri() if own else None
-        return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
+        return client, str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from flows.quiet import settle_environment
 
@@ -19,30 +20,9 @@ from evaluation.measured import evaluate_checkpoint  # noqa: E402
 from evaluation.metric import gate  # noqa: E402
 from evaluation.report import Report, read_report  # noqa: E402
 from flows import summary  # noqa: E402
-from flows.parameters import ForgeConfig  # noqa: E402
+from flows.parameters import ForgeConfig, load_config  # noqa: E402
 
-WORDS = [
-    "the",
-    "a",
-    "small",
-    "red",
-    "old",
-    "wheel",
-    "river",
-    "stone",
-    "bird",
-    "turns",
-    "runs",
-    "sleeps",
-    "over",
-    "under",
-    "near",
-    "one",
-    "two",
-    "three",
-    "house",
-    "tree",
-]
+WORDS = "the a small red old wheel river stone bird turns runs sleeps over under near one two three house tree"
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +41,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """About 60 kB of distinct sentences."""
     generator = random.Random(0)
-    lines = [" ".join(generator.choices(WORDS, k=12)) + "." for _ in range(900)]
+    lines = [" ".join(generator.choices(WORDS.split(), k=12)) + "." for _ in range(900)]
     path = tmp_path_factory.mktemp("text") / "corpus.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
@@ -117,10 +97,18 @@ def tiny_values(text_file: Path) -> dict[str, Any]:
     return tiny_settings(text_file)
 
 
+@pytest.fixture(scope="session")
+def tiny_file(tiny_values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The settings as the user's own file, for `--config`."""
+    path = tmp_path_factory.mktemp("config") / "t.yaml"
+    path.write_text(yaml.safe_dump(tiny_values), encoding="utf-8")
+    return path
+
+
 @pytest.fixture
-def tiny(text_file: Path, tmp_path: Path) -> ForgeConfig:
+def tiny(tiny_file: Path, tmp_path: Path) -> ForgeConfig:
     """The config of a tiny run called `t` in a fresh folder."""
-    return ForgeConfig.parse({**tiny_settings(text_file), "run": "t", "out": str(tmp_path / "runs")}, "test")
+    return load_config(file=tiny_file).model_copy(update={"out": tmp_path / "runs"})
 
 
 def measured_gate(name: str, largest: float) -> Judge:
@@ -159,14 +147,12 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def original(
-    tiny_values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, prefect_server: None
-) -> ForgeConfig:
+def original(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> ForgeConfig:
     """A finished run that tests only look at."""
     from flows.forge_flow import forge
 
     out = tmp_path_factory.mktemp("original") / "runs"
-    config = ForgeConfig.parse({**tiny_values, "run": "t", "out": str(out)}, "test")
+    config = load_config(file=tiny_file).model_copy(update={"out": out})
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setattr(summary, "measure_latency", quick_latency)

@@ -135,10 +135,10 @@ def test_tracking_keeps_pictures_and_report(done: Report, original: ForgeConfig)
     assert {"evolution.png", "matrix.png", "judgement.json"} in names
 
 
-def test_resumed_run_goes_on_in_the_same_tracked_runs(done: Report, copy: ForgeConfig) -> None:
-    before = {run.info.run_id for run in tracked(copy)}
-    forge(copy)
-    assert {run.info.run_id for run in tracked(copy)} == before
+def test_resumed_run_goes_on_in_the_same_tracked_runs(original: ForgeConfig) -> None:
+    before = {run.info.run_id for run in tracked(original)}
+    forge(original)
+    assert {run.info.run_id for run in tracked(original)} == before
 
 
 def tracked(config: ForgeConfig) -> list[Any]:
