@@ -44,9 +44,8 @@ def test_console_script_is_the_command_line() -> None:
 
 
 def test_profiles_are_package_data() -> None:
-    files = importlib.metadata.files("agent-forge")
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert files is not None and config["package-data"]["configs"] == ["*.yaml"]
+    assert config["package-data"]["configs"] == ["*.yaml"]
     assert {"smoke.yaml", "laptop.yaml", "full.yaml"} == {path.name for path in (ROOT / "configs").glob("*.yaml")}
 
 
@@ -83,7 +82,9 @@ def test_continuous_integration_checks_then_tests() -> None:
     assert "set -euo pipefail" in text and text.index("make check") < text.index("make test")
 
 
-@pytest.mark.parametrize("path", sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py")), ids=str)
+@pytest.mark.parametrize(
+    "path", sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py")), ids=lambda p: p.stem
+)
 def test_file_opens_with_what_it_is_and_fits_on_a_few_screens(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text)) and len(text.splitlines()) <= 250

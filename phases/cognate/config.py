@@ -63,17 +63,17 @@ class CognateConfig(PhaseConfig):
     """Shape of a trunk that is trained from scratch."""
     shape: Shape | None = Field(None, title="Shape")
     """Own shape; it takes the place of the preset."""
-    trunk: TrainingConfig = TrainingConfig(steps=320)
+    trunk: TrainingConfig = TrainingConfig(steps=640)
     """Training of the trunk."""
-    branch: TrainingConfig = TrainingConfig(steps=100, learning_rate=0.002, matrix_learning_rate=0.01, decay=0.8)
+    branch: TrainingConfig = TrainingConfig(steps=160, learning_rate=0.0012, matrix_learning_rate=0.006, decay=0.8)
     """Training of each branch and of the control: equal budgets."""
-    trunk_mix: Mix = Mix(text=0.5, reasoning=0.3, memory=0.2)
+    trunk_mix: Mix = Mix(text=0.6, reasoning=0.22, memory=0.18)
     """The common mix, of the trunk and of the control."""
-    reasoning_mix: Mix = Mix(text=0.15, reasoning=0.8, memory=0.05)
+    reasoning_mix: Mix = Mix(text=0.3, reasoning=0.65, memory=0.05)
     """The mix of the reasoning branch."""
-    memory_mix: Mix = Mix(text=0.15, reasoning=0.05, memory=0.8)
+    memory_mix: Mix = Mix(text=0.3, reasoning=0.05, memory=0.65)
     """The mix of the memory branch."""
-    adaptive_mix: Mix = Mix(text=0.5, reasoning=0.3, memory=0.2)
+    adaptive_mix: Mix = Mix(text=0.8, reasoning=0.1, memory=0.1)
     """The mix of the adaptive branch."""
     layer_skip: LayerSkip = LayerSkip()
     """How the adaptive branch learns to exit early."""

@@ -12,15 +12,15 @@ class TrainingConfig(StrictModel):
 
     steps: int = Field(300, ge=1)
     """Optimizer steps."""
-    batch_rows: int = Field(16, ge=1)
+    batch_rows: int = Field(8, ge=1)
     """Rows of one optimizer step, over all processes and accumulation steps."""
     accumulation: int = Field(1, ge=1)
     """Micro-batches a step is cut into; the result is the same, the memory is not."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the matrices with AdamW for the rest (default), or AdamW for everything."""
-    learning_rate: float = Field(0.004, gt=0)
+    learning_rate: float = Field(0.002, gt=0)
     """Peak rate of AdamW (embeddings, norms, biases; all parameters when the optimizer is `adamw`)."""
-    matrix_learning_rate: float = Field(0.02, gt=0)
+    matrix_learning_rate: float = Field(0.01, gt=0)
     """Peak rate of Muon, for the two-dimensional weights inside the layers."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled weight decay on matrices; norms and biases have none."""

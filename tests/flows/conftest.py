@@ -105,12 +105,6 @@ def tiny_file(tiny_values: dict[str, Any], tmp_path_factory: pytest.TempPathFact
     return path
 
 
-@pytest.fixture
-def tiny(tiny_file: Path, tmp_path: Path) -> ForgeConfig:
-    """The config of a tiny run called `t` in a fresh folder."""
-    return load_config(file=tiny_file).model_copy(update={"out": tmp_path / "runs"})
-
-
 def measured_gate(name: str, largest: float) -> Judge:
     """A judge that measures for real and has one gate: perplexity below `largest`."""
 
@@ -172,3 +166,19 @@ def copy(original: ForgeConfig, tmp_path: Path, lenient: None) -> ForgeConfig:
     """The finished run in another place, to be tampered with."""
     shutil.copytree(original.out, tmp_path / "runs")
     return original.model_copy(update={"out": tmp_path / "runs"})
+
+
+@pytest.fixture
+def runs(original: ForgeConfig, tmp_path: Path) -> Path:
+    """A fresh folder of runs; its tracking database is a copy, because making one takes seconds."""
+    out = tmp_path / "runs"
+    out.mkdir()
+    for path in original.out.glob("mlflow.db*"):
+        shutil.copy(path, out)
+    return out
+
+
+@pytest.fixture
+def tiny(tiny_file: Path, runs: Path) -> ForgeConfig:
+    """The config of a tiny run called `t` in a fresh folder."""
+    return load_config(file=tiny_file).model_copy(update={"out": runs})

@@ -83,20 +83,20 @@ def test_run_prints_json(copy: ForgeConfig, settings: list[str], capsys: pytest.
 
 
 @pytest.mark.usefixtures("prefect_server", "strict")
-def test_failed_gate_exits_with_one(settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", *settings, "--out", str(tmp_path / "runs")]) == 1
+def test_failed_gate_exits_with_one(settings: list[str], runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *settings, "--out", str(runs)]) == 1
     shown = capsys.readouterr()
     assert re.search(r"cognate +failed", shown.out) and "forge: cognate: gates not met: impossible" in shown.err
 
 
 @pytest.mark.usefixtures("prefect_server", "lenient")
 def test_ctrl_c_leaves_a_run_that_resumes(
-    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    settings: list[str], runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*arguments: Any) -> Any:
         raise KeyboardInterrupt
 
-    command = ["run", *settings, "--out", str(tmp_path / "runs")]
+    command = ["run", *settings, "--out", str(runs)]
     with monkeypatch.context() as patch:
         patch.setitem(JUDGES, "evomerge", interrupt)
         assert main(command) == 130
@@ -157,23 +157,26 @@ BAD_TEXT = [
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize(("content", "wanted"), BAD_TEXT, ids=["missing", "empty", "latin-1", "one line"])
 def test_bad_corpus(
-    content: bytes | None, wanted: str, tiny_values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: bytes | None,
+    wanted: str,
+    tiny_values: dict[str, Any],
+    runs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     corpus = tmp_path / "corpus.txt"
     if content is not None:
         corpus.write_bytes(content)
     data = {**tiny_values["data"], "sources": [{"kind": "files", "paths": [str(corpus)]}]}
     (tmp_path / "t.yaml").write_text(yaml.safe_dump({**tiny_values, "data": data}))
-    command = ["run", "--config", str(tmp_path / "t.yaml"), "--out", str(tmp_path / "runs")]
+    command = ["run", "--config", str(tmp_path / "t.yaml"), "--out", str(runs)]
     assert wanted in refused(command, capsys)
-    assert not (tmp_path / "runs" / "t" / "data").exists()
+    assert not (runs / "t" / "data").exists()
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_vocabulary_larger_than_the_data(
-    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = ["--out", str(tmp_path / "runs")]
+def test_vocabulary_larger_than_the_data(settings: list[str], runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(runs)]
     assert "vocabulary" in refused(["run", *settings, *out, "--set", "data.vocabulary=60000"], capsys)
 
 
