@@ -67,7 +67,7 @@ class CognateConfig(PhaseConfig):
     """Training of the trunk."""
     branch: TrainingConfig = TrainingConfig(steps=160, learning_rate=0.0012, matrix_learning_rate=0.006, decay=0.8)
     """Training of each branch and of the control: equal budgets."""
-    trunk_mix: Mix = Mix(text=0.6, reasoning=0.22, memory=0.18)
+    trunk_mix: Mix = Mix(text=0.55, reasoning=0.2, memory=0.25)
     """The common mix, of the trunk and of the control."""
     reasoning_mix: Mix = Mix(text=0.3, reasoning=0.65, memory=0.05)
     """The mix of the reasoning branch."""

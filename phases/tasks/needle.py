@@ -24,7 +24,7 @@ from phases.tasks.windows import find_window, word_starts
 class NeedleConfig(StrictModel):
     """How needle items are made."""
 
-    share: float = Field(0.15, ge=0, le=1)
+    share: float = Field(0.05, ge=0, le=1)
     """Share of the memory items that are needles; the others are recall."""
     words: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = Field((20, 40, 60), min_length=1)
     """Words of text around the needle, in equal shares; this is the difficulty."""

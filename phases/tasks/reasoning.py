@@ -37,12 +37,14 @@ class ReasoningTask(StrictModel):
 DEFAULT_REASONING = (
     ReasoningTask(
         name="number_sorting",
-        params={"min_numbers": 3, "max_numbers": 4, "min_value": 0, "max_value": 99, "max_decimals": 0},
+        params={"min_numbers": 2, "max_numbers": 3, "min_value": 0, "max_value": 99, "max_decimals": 0},
     ),
     ReasoningTask(name="gcd", params={"min_value": 2, "max_value": 60}),
     ReasoningTask(name="count_bits", params={"max_n": 4000}),
     ReasoningTask(name="spell_backward", params={"min_word_len": 3, "max_word_len": 6}),
-    ReasoningTask(name="chain_sum", params={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}),
+    ReasoningTask(
+        name="chain_sum", params={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}, weight=0.5
+    ),
 )
 """Generators that a model of one million parameters partly learns within two minutes on two cores."""
 

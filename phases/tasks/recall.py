@@ -28,7 +28,7 @@ FILLER = ("also", "and", "here", "next", "note", "now", "so", "then")
 class RecallConfig(StrictModel):
     """How recall items are made."""
 
-    pairs: tuple[Annotated[int, Field(ge=1, le=len(KEYS))], ...] = Field((2, 4, 6, 8), min_length=1)
+    pairs: tuple[Annotated[int, Field(ge=1, le=len(KEYS))], ...] = Field((2, 3, 4, 6), min_length=1)
     """Numbers of pairs in a prompt, in equal shares; this is the difficulty."""
     digits: int = Field(1, ge=1, le=6)
     """Digits of a value; one digit means that a guess is right in one of ten."""

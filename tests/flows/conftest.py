@@ -105,6 +105,12 @@ def tiny_file(tiny_values: dict[str, Any], tmp_path_factory: pytest.TempPathFact
     return path
 
 
+@pytest.fixture
+def settings(tiny_file: Path) -> list[str]:
+    """`--config FILE` of the tiny run `t`."""
+    return ["--config", str(tiny_file)]
+
+
 def measured_gate(name: str, largest: float) -> Judge:
     """A judge that measures for real and has one gate: perplexity below `largest`."""
 
