@@ -69,11 +69,11 @@ class CognateConfig(PhaseConfig):
     """Training of each branch and of the control: equal budgets."""
     trunk_mix: Mix = Mix(text=0.55, reasoning=0.2, memory=0.25)
     """The common mix, of the trunk and of the control."""
-    reasoning_mix: Mix = Mix(text=0.3, reasoning=0.65, memory=0.05)
+    reasoning_mix: Mix = Mix(text=0.3, reasoning=0.67, memory=0.03)
     """The mix of the reasoning branch."""
-    memory_mix: Mix = Mix(text=0.3, reasoning=0.05, memory=0.65)
+    memory_mix: Mix = Mix(text=0.25, reasoning=0.05, memory=0.7)
     """The mix of the memory branch."""
-    adaptive_mix: Mix = Mix(text=0.8, reasoning=0.1, memory=0.1)
+    adaptive_mix: Mix = Mix(text=0.8, reasoning=0.12, memory=0.08)
     """The mix of the adaptive branch."""
     layer_skip: LayerSkip = LayerSkip()
     """How the adaptive branch learns to exit early."""
