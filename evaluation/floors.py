@@ -7,6 +7,7 @@ counts, over an add-½ unigram P(w). Counts are sparse (one sorted int64 key a p
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,3 +102,18 @@ def majority_right(train: Sequence[Item], items: Sequence[Item]) -> npt.NDArray[
         by_task.setdefault(item.task, Counter())[item.answer] += 1
     best = {task: max(counts, key=lambda answer: (counts[answer], answer)) for task, counts in by_task.items()}
     return np.array([best.get(item.task) == item.answer for item in items], dtype=np.bool_)
+
+
+def copy_chance(items: Sequence[Item]) -> npt.NDArray[np.float64]:
+    """(n,) chance of solving a memory item by copying a random stored value, without looking at the key.
+
+    A model that has only learnt the form of recall scores this: one over the pairs, more where values repeat.
+    """
+    return np.array([_share_of_stored(item) for item in items], dtype=np.float64)
+
+
+def _share_of_stored(item: Item) -> float:
+    stored = re.findall(r"\w=(\d+)|code of \w+ is (\d+)", item.prompt)
+    values = [pair or code for pair, code in stored]
+    wanted = item.answer.rsplit("=", 1)[-1]
+    return values.count(wanted) / len(values) if values else 0.0

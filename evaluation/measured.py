@@ -13,7 +13,7 @@ import numpy as np
 
 from evaluation.choice import Choices, multiple_choice
 from evaluation.config import EvaluationConfig
-from evaluation.floors import chance, fit_bigram, floor_losses, majority_right
+from evaluation.floors import chance, copy_chance, fit_bigram, floor_losses, majority_right
 from evaluation.judgement import Judgement, Table
 from evaluation.language import depth_losses
 from evaluation.metric import Metric, mean_metric
@@ -101,6 +101,8 @@ def floor_metrics(data: Dataset, units: Units, text: dict[str, BlockLosses]) -> 
     for name in ("reasoning", "memory"):
         right = majority_right(data.items("train", name), units.items[name])
         metrics.append(mean_metric(f"floor:majority/{NAMES[name]}", units.split, right))
+    copied = copy_chance(units.items["memory"])
+    metrics.append(mean_metric(f"floor:copy any value/{NAMES['memory']}", units.split, copied))
     if units.items["choice"]:
         metrics.append(mean_metric("floor:chance/choice_accuracy", units.split, chance(units.items["choice"])))
     return metrics

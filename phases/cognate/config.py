@@ -65,15 +65,15 @@ class CognateConfig(PhaseConfig):
     """Own shape; it takes the place of the preset."""
     trunk: TrainingConfig = TrainingConfig(steps=640)
     """Training of the trunk."""
-    branch: TrainingConfig = TrainingConfig(steps=160, learning_rate=0.0012, matrix_learning_rate=0.006, decay=0.8)
+    branch: TrainingConfig = TrainingConfig(steps=180, learning_rate=0.0015, matrix_learning_rate=0.0075, decay=0.8)
     """Training of each branch and of the control: equal budgets."""
-    trunk_mix: Mix = Mix(text=0.55, reasoning=0.2, memory=0.25)
+    trunk_mix: Mix = Mix(text=0.72, reasoning=0.25, memory=0.03)
     """The common mix, of the trunk and of the control."""
-    reasoning_mix: Mix = Mix(text=0.3, reasoning=0.67, memory=0.03)
+    reasoning_mix: Mix = Mix(text=0.3, reasoning=0.7)
     """The mix of the reasoning branch."""
-    memory_mix: Mix = Mix(text=0.25, reasoning=0.05, memory=0.7)
+    memory_mix: Mix = Mix(text=0.15, reasoning=0.05, memory=0.8)
     """The mix of the memory branch."""
-    adaptive_mix: Mix = Mix(text=0.8, reasoning=0.12, memory=0.08)
+    adaptive_mix: Mix = Mix(text=0.8, reasoning=0.2)
     """The mix of the adaptive branch."""
     layer_skip: LayerSkip = LayerSkip()
     """How the adaptive branch learns to exit early."""

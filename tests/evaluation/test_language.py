@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evaluation import language
-from evaluation.floors import chance, fit_bigram, floor_losses, majority_right
+from evaluation.floors import chance, copy_chance, fit_bigram, floor_losses, majority_right
 from evaluation.language import block_losses, depth_losses, spread, text_blocks
 from evaluation.ratio import BlockLosses, bits_difference, bits_per_byte, perplexity, ratio
 from phases.dataset import Dataset
@@ -122,3 +122,16 @@ def test_majority_answers_by_task() -> None:
 def test_chance_is_one_over_the_choices() -> None:
     item = Item(task="t", speciality="choice", prompt="?", answer="a", choices=("a", "b", "c", "d"))
     assert chance([item]).tolist() == [0.25]
+
+
+def test_copying_any_value_is_a_floor_of_memory() -> None:
+    def item(prompt: str, answer: str) -> Item:
+        return Item(task="recall", speciality="memory", prompt=prompt, answer=answer)
+
+    items = [
+        item("s=4;z=2?z", "z=2"),
+        item("s=4;z=2;Q=2;d=1?z", "z=2"),
+        item("so The code of K is 53. and The code of T is 12. so What is the code of K?", "53"),
+        item("nothing stored", "1"),
+    ]
+    assert copy_chance(items).tolist() == [0.5, 0.5, 0.5, 0.0]
