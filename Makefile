@@ -32,7 +32,7 @@ $(READY): requirements.lock pyproject.toml
 	echo "installing into .venv (once; several minutes) …" >&2; \
 	$$python -m venv .venv
 	@$(PIP) -r requirements.lock
-	@$(PIP) --no-deps --editable .
+	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 forge: $(READY)
