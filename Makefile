@@ -9,7 +9,7 @@
 PROFILE ?= laptop
 BIN := .venv/bin
 READY := .venv/.installed
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -32,7 +32,7 @@ $(READY): requirements.lock pyproject.toml
 	echo "installing into .venv (once; several minutes) …" >&2; \
 	$$python -m venv .venv
 	@$(PIP) -r requirements.lock
-	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 forge: $(READY)
