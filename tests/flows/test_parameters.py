@@ -75,7 +75,7 @@ def test_empty_file_is_the_default(tmp_path: Path) -> None:
         ("chain=[evomerge, cognate]", "'chain'.*in order: cognate, evomerge"),
         ("chain=[]", "'chain'.*in order: cognate, evomerge"),
         ("seed", "write it as key.key=value"),
-        ("seed.x=1", "profile laptop with --set: 'seed'"),
+        ("seed.x=1", "'seed' has no keys of its own"),
         ("seed=[1", "not valid YAML"),
         ("run.x=1", "'run' has no keys of its own"),
     ],
