@@ -1,6 +1,6 @@
 """The one training loop: every phase that trains calls `train`.
 
-`accelerate` gives autocast and several processes; accumulation, clipping, the schedule, the NaN guard and the
+`accelerate` gives devices and several processes; autocast, accumulation, clipping, the schedule, the NaN guard and the
 resumable state are here. A step's rows and randomness depend on the seed and the step only, so a killed run that is
 started again ends in the same bits, and 1 × 8 micro-batches give the gradient of 8 × 1.
 """
@@ -56,7 +56,8 @@ def train(
     `after_step(model)` runs after each optimizer step. Raises `TrainingError` at the first loss or gradient that is
     not finite.
     """
-    accelerator = Accelerator(mixed_precision=_precision(config, objective.model))
+    # Accelerate's own precision is fixed for the life of a process; autocast is not.
+    accelerator, half = Accelerator(mixed_precision="no"), _half_precision(config, objective.model)
     state = TrainingState(objective.model, build_optimizers(objective.model, config))
     state.restore(work)
     wrapped = accelerator.prepare(objective)
@@ -69,7 +70,7 @@ def train(
             rows = mixture.rows(step, config.batch_rows)
             factor = warmup_stable_decay(step, config.steps, config.warmup, config.decay, config.final_rate)
             set_rate(state.optimizers, factor)
-            total = _backward(accelerator, wrapped, rows, config, step / config.steps)
+            total = _backward(accelerator, wrapped, rows, config, step / config.steps, half)
             norm = accelerator.clip_grad_norm_(objective.parameters(), config.clip)
             _check_finite(norm, name, step)
             step_all(state.optimizers)
@@ -93,7 +94,9 @@ def train(
     return Trained(state.step, state.tokens, loss)
 
 
-def _backward(accelerator: Any, wrapped: Any, rows: Rows, config: TrainingConfig, progress: float) -> torch.Tensor:
+def _backward(
+    accelerator: Any, wrapped: Any, rows: Rows, config: TrainingConfig, progress: float, half: bool
+) -> torch.Tensor:
     """Gradients of the weighted mean over the whole batch; returns this process's share of that mean."""
     processes, device = accelerator.num_processes, accelerator.device
     weight = rows.weight_BT.sum()
@@ -103,20 +106,21 @@ def _backward(accelerator: Any, wrapped: Any, rows: Rows, config: TrainingConfig
         micro = shard(mine, config.accumulation, part)
         last = part + 1 == config.accumulation
         with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
-            summed = wrapped(micro.tokens_BT.to(device), micro.weight_BT.to(device), progress)
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                summed = wrapped(micro.tokens_BT.to(device), micro.weight_BT.to(device), progress)
             # Data parallelism averages over processes; the mean over the batch wants the sum.
             accelerator.backward(summed * (processes / weight))
         total += summed.detach() / weight
     return total
 
 
-def _precision(config: TrainingConfig, model: Any) -> str:
+def _half_precision(config: TrainingConfig, model: Any) -> bool:
+    """Whether to compute in bfloat16 (weights stay float32)."""
     if config.precision != "auto":
-        return "no" if config.precision == "fp32" else "bf16"
+        return config.precision == "bf16"
     if torch.cuda.is_available():
-        return "bf16"
-    wide = model.config.hidden_size >= 256 and torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if wide else "no"
+        return True
+    return bool(model.config.hidden_size >= 256 and torch.cpu._is_avx512_bf16_supported())
 
 
 def _check_finite(norm: torch.Tensor, name: str, step: int) -> None:

@@ -145,6 +145,16 @@ def test_a_killed_run_ends_in_the_same_bits(killed_at: int, tiny_data: Dataset, 
     assert torch.equal(weights(whole), weights(resumed))
 
 
+def test_precision_may_change_within_a_process(tiny_data: Dataset, tmp_path: Path) -> None:
+    losses = []
+    for precision in ("fp32", "bf16", "fp32"):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(_config())
+        losses.append(run(model, tiny_data, tmp_path, SHORT.model_copy(update={"precision": precision})).final_loss)
+        assert model.model.norm.weight.dtype == torch.float32
+    assert losses[0] == losses[2] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_nan_stops_with_one_line(tiny_model: LlamaForCausalLM, tiny_data: Dataset, tmp_path: Path) -> None:
     tiny_model.model.norm.weight.data[0] = float("nan")
     with pytest.raises(TrainingError, match="gradient is not finite at step 0; lower the learning rates"):
