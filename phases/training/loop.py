@@ -57,7 +57,7 @@ def train(
     not finite.
     """
     # Accelerate's own precision is fixed for the life of a process; autocast is not.
-    accelerator, half = Accelerator(mixed_precision="no"), _half_precision(config, objective.model)
+    accelerator, half = Accelerator(), _half_precision(config, objective.model)
     state = TrainingState(objective.model, build_optimizers(objective.model, config))
     state.restore(work)
     wrapped = accelerator.prepare(objective)

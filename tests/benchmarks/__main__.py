@@ -31,7 +31,7 @@ def main() -> None:
     rows, extra = [], {}
     if "training" in chosen:
         small, large = inputs.data(2048, 256), inputs.data(8192, 256)
-        rows.append(training.run(small, "embedded", 30, 16, "fp32", arguments.pairs))
+        rows.append(training.run(small, "embedded", 20, 16, "fp32", arguments.pairs))
         rows.append(training.run(large, "25m", 3, 8, "bf16", arguments.pairs))
     if "merging" in chosen:
         rows.append(merging.run(inputs.family(), arguments.pairs))
