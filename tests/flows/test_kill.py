@@ -33,7 +33,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
     for child in children:
         child.kill()
-    process.wait()
+    process.communicate()  # also closes the pipe
 
 
 def finish(out: Path) -> tuple[list[str], str]:
