@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from phases.dataset import Split
-from phases.strict import StrictModel
+from phases.strict import SectionSeed, StrictModel
 
 
 class EvaluationConfig(StrictModel):
@@ -21,8 +21,8 @@ class EvaluationConfig(StrictModel):
     """Prompts that are decoded together."""
     resamples: int = Field(10_000, ge=100)
     """Bootstrap resamples behind each paired standard error."""
-    seed: int = Field(0, ge=0)
-    """Seed of the bootstrap."""
+    seed: SectionSeed = 0
+    """Seed of the bootstrap; empty: the run's."""
     sigmas: float = Field(2.0, ge=0)
     """Standard errors that a cognate gate's difference must exceed."""
     regression: float = Field(0.05, ge=0)

@@ -80,6 +80,11 @@ def parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", "print the report of a run")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its name in checkpoints/")
     _command(commands, "phases", "list the phases of the chain")
+    up = _command(commands, "up", "start Prefect, MLflow and a worker on this machine, until Ctrl-C")
+    up.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder of all runs (default: checkpoints)")
+    up.add_argument("--port", type=int, default=4200, help="of Prefect's pages (default: 4200)")
+    up.add_argument("--mlflow-port", type=int, default=5000, help="of MLflow's pages (default: 5000)")
+    up.add_argument("--notify", metavar="URL", help="call this webhook when a run fails or crashes or a gate fails")
     return top
 
 

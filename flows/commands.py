@@ -108,6 +108,15 @@ def phases(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def up(arguments: argparse.Namespace) -> int:
+    """Servers and a worker until Ctrl-C."""
+    from flows.site import Site
+    from flows.up import start
+
+    start(Site(arguments.out, arguments.port, arguments.mlflow_port), arguments.notify)
+    return 0
+
+
 def _config(arguments: argparse.Namespace) -> "ForgeConfig":
     from flows.parameters import load_config
 

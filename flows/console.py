@@ -1,12 +1,20 @@
-"""What a run says while it works: plain lines on stderr, which stay whole between progress bars."""
+"""What a run says while it works: plain lines on stderr, which stay whole between progress bars.
 
+Inside a run they also go to the log that Prefect's page shows (PREFECT_LOGGING_EXTRA_LOGGERS in `flows.quiet`).
+"""
+
+import logging
 import sys
 
 from tqdm import tqdm
 
+LOGGER = logging.getLogger("forge")
+LOGGER.setLevel(logging.INFO)
+
 
 def say(line: str) -> None:
-    """Print one line of progress to stderr."""
+    """Print one line of progress to stderr, and log it."""
+    LOGGER.info(line)
     tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()
 

@@ -11,17 +11,19 @@ Cached. A failed gate stops the chain, rolls back to the parent, or is followed 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Failed
 
 from evaluation.config import EvaluationConfig
-from evaluation.judgement import Judgement
 from evaluation.render import render_markdown
 from evaluation.report import Report, write_report
+from flows.approval import check_approval, decide
 from flows.chain import find_phase
 from flows.console import duration, say
 from flows.gating import Outcome, judge, settle
@@ -30,7 +32,8 @@ from flows.pools import with_pool
 from flows.progress import Progress
 from flows.run_directory import open_run, started
 from flows.stage import CheckpointRef, Stage, reference
-from flows.summary import announce, failed_gates, gate_rows, measure_agent, summarise
+from flows.states import gate_state, run_state
+from flows.summary import announce, approval_text, failed_gates, gate_rows, measure_agent, summarise
 from flows.tracking import Tracker, track
 from phases.checkpoint import Checkpoint, open_checkpoint
 from phases.data.prepare import prepare_data
@@ -40,12 +43,26 @@ from phases.phase import MetricsCallback
 
 
 @flow(name="forge", persist_result=False)
-def forge(config: ForgeConfig) -> str:
-    """Make an agent; returns the run's folder.
+def forge(config: ForgeConfig) -> State[Any]:
+    """Make an agent; the result is the run's folder.
 
     Args:
         config: Everything the run is told. The defaults run offline on two cores.
     """
+    check_approval(config.approval)
+    config = config.on(flow_run.get_scheduled_start_time().date())
+    try:
+        outcomes = make_agent(config)
+    except GateFailed as error:
+        return Failed(name="GateFailed", message=str(error), data=error)
+    agent = outcomes[-1].kept
+    assert agent is not None  # else a gate had failed
+    approval = decide(config.approval, config.folder, agent.digest, approval_text(config, outcomes))
+    return run_state(config.folder, outcomes, approval)
+
+
+def make_agent(config: ForgeConfig) -> list[Outcome]:
+    """Data, chain, report, registration. Raises `GateFailed` when the chain ends without an agent."""
     with open_run(config) as folder, track(config.out, config.run, started(folder)) as tracker:
         began, progress = time.monotonic(), Progress(len(config.chain) + 2)
         tracker.begin(config.model_dump(mode="json"), {"prefect.flow_run_id": flow_run.get_id()})
@@ -56,7 +73,7 @@ def forge(config: ForgeConfig) -> str:
         report_task(config, folder, began, data, outcomes, tracker)
         progress.advance()
         stop_if_failed(outcomes)
-    return str(folder)
+    return outcomes
 
 
 def run_chain(config: ForgeConfig, folder: Path, data: Dataset, tracker: Tracker, progress: Progress) -> list[Outcome]:
@@ -65,8 +82,9 @@ def run_chain(config: ForgeConfig, folder: Path, data: Dataset, tracker: Tracker
     parents: tuple[Checkpoint, ...] = ()
     for name in config.chain:
         stage = Stage(find_phase(name), config.section(name), parents, data, folder / name)
-        outcome = attempt(stage, config, tracker)
-        if outcome.status == "failed" and stage.config.on_fail == "retry":
+        again = stage.config.on_fail == "retry"
+        outcome = attempt(stage, config, tracker, again)
+        if outcome.status == "failed" and again:
             say(f"{name}: tried once more with seed {stage.config.seed + 1}")
             outcome = attempt(stage.with_next_seed(), config, tracker)
         outcomes.append(outcome)
@@ -77,8 +95,8 @@ def run_chain(config: ForgeConfig, folder: Path, data: Dataset, tracker: Tracker
     return outcomes
 
 
-def attempt(stage: Stage, config: ForgeConfig, tracker: Tracker) -> Outcome:
-    """Run a stage or take what it made before, judge it, decide what stays."""
+def attempt(stage: Stage, config: ForgeConfig, tracker: Tracker, again: bool = False) -> Outcome:
+    """Run a stage or take what it made before, judge it, decide what stays. `again`: a failure is tried once more."""
     before = stage.finished(say)
     if before is not None:
         say(f"{stage.phase.name}: done before, skipped")
@@ -88,8 +106,10 @@ def attempt(stage: Stage, config: ForgeConfig, tracker: Tracker) -> Outcome:
         run = phase_task.with_options(refresh_cache=before is None, result_storage=stage.out.parent / ".prefect")
         run(stage, config.runner, log.metrics)
         made = open_checkpoint(stage.out)
-        judgement = judge_task(stage, made, config.evaluation)
-        outcome = settle(stage, made, judgement, reused=before is not None)
+        gate = gate_task(stage, made, config.evaluation, before is not None, again, return_state=True)
+        outcome = cast(Outcome | Exception, gate.result(raise_on_failure=False))  # what the state carries
+        if isinstance(outcome, Exception):  # the judge itself failed
+            raise outcome
         log.outcome(outcome)
     announce(outcome)
     return outcome
@@ -128,12 +148,12 @@ def phase_task(stage: Stage, runner: Runner, metrics: MetricsCallback) -> Checkp
 
 
 @task(name="gate", task_run_name="{stage.phase.name} gate", cache_policy=NO_CACHE, persist_result=False)
-def judge_task(stage: Stage, made: Checkpoint, config: EvaluationConfig) -> Judgement:
-    """Judge a checkpoint on held-out data and show its gates."""
+def gate_task(stage: Stage, made: Checkpoint, config: EvaluationConfig, reused: bool, again: bool) -> State[Outcome]:
+    """Judge a checkpoint on held-out data, show its gates, decide what stays; the state says which."""
     judgement = judge(stage, made, config)
     key = f"gates-{stage.phase.name.replace('_', '-')}"
     create_table_artifact(gate_rows(judgement), key=key, description=f"Gates of {stage.phase.name}")
-    return judgement
+    return gate_state(settle(stage, made, judgement, reused), again)
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)

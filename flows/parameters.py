@@ -2,10 +2,12 @@
 
     load_config("smoke", sets=["cognate.trunk.steps=10"])
 
-A profile is a YAML file in `configs/` that holds only what differs from the defaults in the code.
+A profile is a YAML file in `configs/` that holds only what differs from the defaults in the code; so do the parameters
+of a deployment in `prefect.yaml`, and so may what is sent to Prefect's API: settings lie over the defaults key by key.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 import configs
 from evaluation.config import EvaluationConfig
+from flows.approval_config import ApprovalConfig
 from flows.chain import CHAIN, PhaseName, check_order
 from phases.cognate.config import CognateConfig
 from phases.data.config import DataConfig
@@ -30,13 +33,23 @@ SEEDED = ("data", "evaluation", *CHAIN)
 """Sections that take the run's seed when they set none of their own."""
 
 
+def _without_section_seeds(schema: dict[str, Any]) -> None:
+    """A form that fills in a section's seed would cut it off from the run's."""
+    for name in SEEDED:
+        schema["properties"][name]["default"].pop("seed", None)
+
+
 class ForgeConfig(StrictModel):
     """One run of the forge."""
+
+    model_config = pydantic.ConfigDict(json_schema_extra=_without_section_seeds)
 
     profile: str = Field("laptop", pattern=NAME)
     """Where the settings came from: the name of a shipped profile or of your own file."""
     run: str = Field("laptop", pattern=NAME)
     """Name of the run and of its folder; the same name again resumes it."""
+    dated: bool = False
+    """Add the day of the schedule to the run's name, so that every night is a run of its own."""
     out: Path = Path("checkpoints")
     """Folder of all runs."""
     seed: int = Field(0, ge=0)
@@ -45,6 +58,10 @@ class ForgeConfig(StrictModel):
     """Phases to run, in order."""
     runner: Runner = "threads"
     """Where a population is scored: in this process, or on Prefect's Dask or Ray task runner."""
+    agent: str = Field("forge-agent", pattern=NAME)
+    """Name in MLflow's registry that the finished agent becomes a version of."""
+    approval: ApprovalConfig = ApprovalConfig()
+    """Whether a person decides before the agent becomes the champion."""
     data: DataConfig = DataConfig()
     """Text, tasks and tokenizer."""
     cognate: CognateConfig = CognateConfig()
@@ -62,9 +79,17 @@ class ForgeConfig(StrictModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _spread_seed(cls, values: Any) -> Any:
-        seed = values.get("seed") if isinstance(values, dict) else None
-        return values if seed is None else {**values, **_seeded(values, seed)}
+    def _over_the_defaults(cls, values: Any) -> Any:
+        """Setting one step count must not reset the rates beside it; a section without a seed takes the run's."""
+        if not isinstance(values, dict):
+            return values
+        seed = values.get("seed")
+        return _merged(_defaults(), values if seed is None else {**values, **_seeded(values, seed)})
+
+    def on(self, day: date) -> "ForgeConfig":
+        """The config of that day's run: a dated name, once."""
+        named = {"run": f"{self.run}-{day.isoformat()}", "dated": False}
+        return self.model_copy(update=named) if self.dated else self
 
     def section(self, phase: PhaseName) -> PhaseConfig:
         """The config of a phase."""
@@ -90,7 +115,7 @@ def _seeded(values: Mapping[str, Any], seed: Any) -> dict[str, Any]:
     for name in SEEDED:
         section = values.get(name, {})
         if isinstance(section, dict):
-            sections[name] = {"seed": seed, **section}
+            sections[name] = {"seed": seed} | {k: v for k, v in section.items() if k != "seed" or v is not None}
         elif isinstance(section, pydantic.BaseModel) and "seed" not in section.model_fields_set:
             sections[name] = section.model_copy(update={"seed": seed})
     return sections
@@ -111,16 +136,17 @@ def load_config(profile: str | None = None, file: Path | None = None, sets: Sequ
     for setting in sets:
         _set(values, setting)
     where = str(path) if file else f"profile {path.stem}"
-    return ForgeConfig.parse(_merged(_defaults(), values), f"{where} with --set" if sets else where)
+    return ForgeConfig.parse(values, f"{where} with --set" if sets else where)
 
 
 def _defaults() -> dict[str, Any]:
-    """The code's defaults, without the sections' seeds: those follow the run's unless they are set."""
-    return ForgeConfig().model_dump(mode="json", exclude={name: {"seed"} for name in SEEDED} | {"seed": True})
+    """The defaults of the sections, as settings, without their seeds: those follow the run's."""
+    sections = {name: field.default for name, field in ForgeConfig.model_fields.items()}
+    return {n: value.model_dump(exclude={"seed"}) for n, value in sections.items() if isinstance(value, StrictModel)}
 
 
 def _merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` over `defaults`, key by key: setting one step count must not reset the rates beside it."""
+    """`values` over `defaults`, key by key."""
     both = {k: v for k, v in values.items() if isinstance(v, dict) and isinstance(defaults.get(k), dict)}
     return {**defaults, **values, **{key: _merged(defaults[key], value) for key, value in both.items()}}
 

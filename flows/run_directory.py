@@ -26,7 +26,7 @@ from phases.storage import explain_os_errors, write_json
 
 RUN = "run.json"
 DATABASE = "mlflow.db"
-FREE = {"out", "runner"}
+FREE = {"out", "runner", "agent", "approval"}
 """Settings that do not change any result and may differ when a run is resumed."""
 
 

@@ -113,3 +113,16 @@ def announce(outcome: Outcome) -> None:
         say(f"{name}: rolled back to {outcome.kept.path}; gates not met: {failed_gates(outcome.judgement)}")
     else:
         say(f"{name}: failed; gates not met: {failed_gates(outcome.judgement)}")
+
+
+def approval_text(config: ForgeConfig, outcomes: Sequence[Outcome]) -> str:
+    """Markdown over the form of the human gate: what would be promoted, and what its gates measured."""
+    lines = [f"### Promote the agent of run `{config.run}` to champion of `{config.agent}`?", ""]
+    for outcome in outcomes:
+        lines.append(f"**{outcome.stage.phase.name}**: {outcome.status.replace('_', ' ')}")
+        lines += [
+            f"- {gate.name}: {gate.value:.4g} {gate.comparison} {gate.threshold:.4g} {'✓' if gate.passed else '✗'}"
+            for gate in outcome.judgement.gates
+        ]
+        lines.append("")
+    return "\n".join(lines)

@@ -24,7 +24,7 @@ from pydantic import Field
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
 from phases.storage import explain_os_errors, sha256_json, write_json
-from phases.strict import StrictModel
+from phases.strict import SectionSeed, StrictModel
 
 MetricsCallback = Callable[[int, Mapping[str, float]], None]
 Pool = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
@@ -43,8 +43,8 @@ def serial_pool(function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any
 class PhaseConfig(StrictModel):
     """What every phase's config has."""
 
-    seed: int = Field(0, ge=0)
-    """Seed of everything random in this phase."""
+    seed: SectionSeed = 0
+    """Seed of everything random in this phase; empty: the run's."""
     on_fail: OnFail = "stop"
     """A failed gate: stop the run, roll back to the parent and go on, or retry once with the next seed."""
 

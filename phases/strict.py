@@ -1,10 +1,19 @@
 """`StrictModel`: the base of every config. Frozen, no unknown keys, field docstrings become the UI's descriptions."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pydantic
 
 from phases.errors import ConfigError
+
+
+def _optional_in_forms(schema: dict[str, Any]) -> None:
+    choices = [{"type": schema.pop("type"), "minimum": schema.pop("minimum")}, {"type": "null"}]
+    schema.update(anyOf=choices, default=None, title="Seed")
+
+
+SectionSeed = Annotated[int, pydantic.Field(ge=0, json_schema_extra=_optional_in_forms)]
+"""A section's own seed. A form leaves it empty, and a run's config then fills in the run's seed."""
 
 
 class StrictModel(pydantic.BaseModel):

@@ -5,15 +5,15 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from phases.data.sources import Embedded, Source
-from phases.strict import StrictModel
+from phases.strict import SectionSeed, StrictModel
 from phases.tasks.config import TasksConfig
 
 
 class DataConfig(StrictModel):
     """What the forge learns from and is measured on."""
 
-    seed: int = Field(0, ge=0)
-    """Seed of the generated tasks."""
+    seed: SectionSeed = 0
+    """Seed of the generated tasks; empty: the run's."""
     sources: tuple[Source, ...] = Field((Embedded(),), min_length=1)
     """Texts; cut into passages and split by content hash unless `validation` and `test` are given."""
     validation: tuple[Source, ...] = ()

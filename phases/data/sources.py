@@ -38,6 +38,7 @@ class Embedded(StrictModel):
     """The interpreter's own library: topics, docstrings, sources."""
 
     kind: Literal["embedded"] = "embedded"
+    """Text of the interpreter's own standard library."""
     max_bytes: int = Field(9_000_000, ge=10_000)
     """Take at most this much: all topics and docstrings, then source files in the order of their hash."""
 
@@ -46,6 +47,7 @@ class Files(StrictModel):
     """The user's own files."""
 
     kind: Literal["files"]
+    """Your own files."""
     paths: tuple[str, ...] = Field(min_length=1)
     """Paths or patterns (`notes/*.txt`) of .txt, .jsonl, .csv or .parquet files."""
     text_column: str = "text"
@@ -58,6 +60,7 @@ class Hub(StrictModel):
     """A data set of the Hugging Face hub; needs network once."""
 
     kind: Literal["hub"]
+    """A data set of the Hugging Face hub."""
     name: str
     """The data set's id, such as `roneneldan/TinyStories`."""
     configuration: str | None = None
