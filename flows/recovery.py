@@ -7,6 +7,7 @@ process table before it starts its worker.
 
 import contextlib
 
+import anyio.to_thread
 import psutil
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -21,6 +22,8 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.states import Cancelled, Crashed, Scheduled
 
+from flows.supervisor import STOP_SECONDS, command_of, end_processes, family
+
 UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 PAGE = 200
 
@@ -34,14 +37,27 @@ async def create_pool(client: PrefectClient, name: str) -> None:
         await client.create_work_pool(pool)
 
 
-async def close_orphans(client: PrefectClient, pool: str) -> list[str]:
-    """Give every unfinished run of the pool whose process is gone a state that says so; one line for each."""
+async def adopt(client: PrefectClient, pool: str) -> set[int]:
+    """Processes of unfinished runs that outlived their worker. To be called when no worker of this machine runs."""
+    return {int(run.infrastructure_pid or 0) for run in await unfinished(client, pool) if executed_here(run)}
+
+
+async def close_orphans(client: PrefectClient, pool: str, adopted: set[int]) -> list[str]:
+    """What a worker would do for the runs that have none; one line for each.
+
+    A run whose process is gone gets a state that says so. A run that is being cancelled and whose process is `adopted`
+    is stopped: a new worker would not touch it. Processes that ended are removed from `adopted`.
+    """
     lines = []
     for run in await unfinished(client, pool):
-        state = None if alive(run) else _afterwards(run)
+        pid = int(run.infrastructure_pid) if executed_here(run) and run.infrastructure_pid else 0
+        if pid in adopted and run.state_type == StateType.CANCELLING:
+            await anyio.to_thread.run_sync(end_processes, family(pid), STOP_SECONDS)
+        state = None if executed_elsewhere(run) or executed_here(run) else _afterwards(run)
         if state is not None:
             await client.set_flow_run_state(run.id, state, force=True)
             lines.append(f"run {run.name}: its process is gone, {run.state_name} → {state.name}")
+    adopted -= {pid for pid in adopted if not psutil.pid_exists(pid)}
     return lines
 
 
@@ -61,15 +77,15 @@ async def unfinished(client: PrefectClient, pool: str) -> list[FlowRun]:
             return found
 
 
-def alive(run: FlowRun) -> bool:
-    """Whether the process that executes the run exists on this machine; another machine's cannot be seen from here."""
-    if not run.infrastructure_pid:
-        return False
-    if not run.infrastructure_pid.isdigit():
-        return True
-    with contextlib.suppress(psutil.Error):
-        return "prefect" in " ".join(psutil.Process(int(run.infrastructure_pid)).cmdline())
-    return False
+def executed_here(run: FlowRun) -> bool:
+    """Whether a process of this machine executes the run."""
+    pid = run.infrastructure_pid or ""
+    return pid.isdigit() and "prefect" in command_of(int(pid))
+
+
+def executed_elsewhere(run: FlowRun) -> bool:
+    """Whether something other than a process executes it (a container, a pod): that cannot be seen from here."""
+    return bool(run.infrastructure_pid) and not str(run.infrastructure_pid).isdigit()
 
 
 def _afterwards(run: FlowRun) -> State[object]:

@@ -7,11 +7,12 @@ descendants too.
 
 import contextlib
 import ctypes
+import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +20,11 @@ import httpx
 import psutil
 
 from phases.errors import InputError
+from phases.storage import write_json
 
 GRACE_SECONDS = 20.0
+STOP_SECONDS = 15.0
+"""What a run gets to write down where it is and to say that it was stopped."""
 START_SECONDS = 180.0
 """A busy machine needs a minute for Prefect's first start."""
 QUICK_DEATH_SECONDS, MOST_QUICK_DEATHS = 30.0, 3
@@ -82,7 +86,7 @@ class Service:
     def stop(self, grace: float = GRACE_SECONDS) -> None:
         """End it and all that it started: SIGTERM, then SIGKILL."""
         if self.process is not None:
-            end_processes(family(self.process.pid), grace)
+            end_processes(family(self.process), grace)
             with contextlib.suppress(psutil.TimeoutExpired):
                 self.process.wait(5)
 
@@ -107,13 +111,36 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def family(pid: int) -> list[psutil.Process]:
+def family(member: psutil.Popen | int | None) -> list[psutil.Process]:
     """A process and its descendants, the process first; empty when it is gone."""
+    if member is None:
+        return []
     try:
-        process = psutil.Process(pid)
+        process = psutil.Process(member if isinstance(member, int) else member.pid)
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def remember(path: Path, services: Sequence[Service]) -> None:
+    """Write down which processes the services consist of."""
+    members = [process for service in services for process in family(service.process)]
+    write_json(path, {str(process.pid): process.create_time() for process in members})
+
+
+def end_leftovers(path: Path) -> None:
+    """End processes that were remembered there and still run: a SIGKILL to their supervisor spared grandchildren."""
+    with contextlib.suppress(OSError, ValueError):
+        for pid, created in json.loads(path.read_text(encoding="utf-8")).items():
+            if any(process.create_time() == created for process in family(int(pid))[:1]):
+                end_processes(family(int(pid)), GRACE_SECONDS)
+
+
+def command_of(process: psutil.Process | int) -> str:
+    """The command line of a process; empty when it is gone."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join((psutil.Process(process) if isinstance(process, int) else process).cmdline())
+    return ""
 
 
 def end_processes(processes: Sequence[psutil.Process], grace: float) -> None:
@@ -126,12 +153,3 @@ def end_processes(processes: Sequence[psutil.Process], grace: float) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(left, timeout=5)
-
-
-def watch(services: Iterable[Service], say: Callable[[str], None], stopped: Callable[[], bool]) -> None:
-    """Start again what dies, until `stopped`."""
-    while not stopped():
-        for service in services:
-            if service.revive():
-                say(f"{service.name}: had died, started again")
-        time.sleep(0.5)

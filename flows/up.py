@@ -12,22 +12,27 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import psutil
+import httpx
 
 from flows.console import say
 from flows.run_directory import hold
 from flows.site import POOL, Site, check_ports
-from flows.supervisor import Service, end_processes, family, watch
+from flows.supervisor import STOP_SECONDS, Service, command_of, end_leftovers, end_processes, family, remember
 from phases.errors import InputError, StorageError
 from phases.storage import explain_os_errors
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
+T = TypeVar("T")
 DEPLOYMENTS = Path("prefect.yaml")
-STOP_SECONDS = 15.0
-"""What a run gets to write down where it is and to say that it was stopped."""
+PROCESSES = "processes.json"
+TEND_SECONDS = 5.0
 
 
 def start(site: Site, notify: str | None = None) -> None:
@@ -40,21 +45,26 @@ def start(site: Site, notify: str | None = None) -> None:
     with explain_os_errors(site.home):
         site.home.mkdir(parents=True, exist_ok=True)
     with alone(site), stop_signals() as stopped:
+        end_leftovers(site.home / PROCESSES)
         check_ports(site)
         services = site.services()
         *servers, worker = services
+        watch = Watch(site, services)
         try:
             for service in servers:
                 say(f"starting {service.name} …")
                 service.start()
             prepare(site, notify)
             worker.start()
+            remember(site.home / PROCESSES, services)
             announce(site)
-            watch(services, say, stopped)
+            while not stopped():
+                watch.round()
+                time.sleep(0.5)
         except Stopped:
             pass
         finally:
-            stop(services)
+            stop(services, watch.orphans)
 
 
 class Stopped(BaseException):
@@ -93,19 +103,53 @@ def alone(site: Site) -> Iterator[None]:
 
 
 def prepare(site: Site, notify: str | None) -> None:
-    """The work pool, the deployments, the automations; and an end for runs that nothing runs any more."""
-    asyncio.run(_pool_and_orphans(site))
+    """The work pool, the deployments, the automations."""
+    from flows.recovery import create_pool
+
+    asked(site, lambda client: create_pool(client, POOL))
     deploy(site)
 
 
-async def _pool_and_orphans(site: Site) -> None:
+def asked(site: Site, question: Callable[["PrefectClient"], Awaitable[T]]) -> T:
+    """The answer of our Prefect server."""
     from prefect.client.orchestration import PrefectClient
 
-    from flows.recovery import close_orphans, create_pool
+    async def ask() -> T:
+        async with PrefectClient(f"{site.prefect_url}/api") as client:
+            return await question(client)
 
-    async with PrefectClient(f"{site.prefect_url}/api") as client:
-        await create_pool(client, POOL)
-        for line in await close_orphans(client, POOL):
+    return asyncio.run(ask())
+
+
+class Watch:
+    """What is done while everything runs: dead services are started again, runs without a worker are tended."""
+
+    def __init__(self, site: Site, services: Sequence[Service]) -> None:
+        self.site, self.services = site, services
+        self.orphans: set[int] = set()
+        """Processes of runs that outlived their worker."""
+        self._unsure, self._tended = True, 0.0
+
+    def round(self) -> None:
+        """One look around. A server that does not answer just now is asked again in a later round."""
+        for service in self.services:
+            if service.revive():
+                say(f"{service.name}: had died, started again")
+                remember(self.site.home / PROCESSES, self.services)
+                self._unsure, self._tended = True, 0.0
+        if (self._unsure or self.orphans) and time.monotonic() - self._tended > TEND_SECONDS:
+            self._tended = time.monotonic()
+            with contextlib.suppress(httpx.HTTPError):
+                self._tend()
+
+    def _tend(self) -> None:
+        from flows.recovery import adopt, close_orphans
+
+        if self._unsure:
+            found = asked(self.site, lambda client: adopt(client, POOL))
+            mine = {process.pid for service in self.services for process in family(service.process)}
+            self.orphans, self._unsure = self.orphans | (found - mine), False
+        for line in asked(self.site, lambda client: close_orphans(client, POOL, self.orphans)):
             say(line)
 
 
@@ -127,19 +171,12 @@ def announce(site: Site) -> None:
     print("Ctrl-C stops all of it.", flush=True)
 
 
-def stop(services: list[Service]) -> None:
+def stop(services: Sequence[Service], orphans: Iterable[int]) -> None:
     """Runs first, while there is still a server to tell; then the worker, MLflow, Prefect."""
     *servers, worker = services
-    if worker.process is not None:
-        for run in [process for process in family(worker.process.pid)[1:] if _is_run(process)]:
-            end_processes(family(run.pid), STOP_SECONDS)
+    runs = [process for process in family(worker.process)[1:] if "prefect.engine" in command_of(process)]
+    for pid in [*(run.pid for run in runs), *orphans]:
+        end_processes(family(pid), STOP_SECONDS)
     for service in (worker, *reversed(servers)):
         service.stop()
     say("stopped; `forge up` brings everything back, unfinished runs resume with Retry in the Prefect UI")
-
-
-def _is_run(process: psutil.Process) -> bool:
-    """Whether this process executes a flow run."""
-    with contextlib.suppress(psutil.Error):
-        return "prefect.engine" in " ".join(process.cmdline())
-    return False
