@@ -5,6 +5,8 @@
     forge evaluate checkpoints/laptop/evomerge --tasks forge_reasoning
     forge report checkpoints/laptop --json
     forge phases
+    forge promote forge-agent --version 3
+    forge doctor
 
 Results go to stdout, progress to stderr. Exit codes: 0 done, 1 a gate failed, 2 the user's input, 130 stopped by
 Ctrl-C. torch and Prefect are imported by the commands that need them, so that help is quick.
@@ -28,10 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     parsed = parser().parse_args(arguments)
     settle_environment(parsed.verbose)
-    from flows import commands
+    if parsed.command == "doctor":  # it is for when nothing else can be imported
+        from flows.doctor import doctor
+
+        return doctor(parsed)
+    from flows import commands, registry_commands
 
     try:
-        return int(getattr(commands, parsed.command)(parsed))
+        module = registry_commands if parsed.command in ("promote", "rollback") else commands
+        return int(getattr(module, parsed.command)(parsed))
     except ForgeError as error:
         return _fail(" ".join(str(error).split()), error.exit_code)
     except KeyboardInterrupt:
@@ -80,6 +87,16 @@ def parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", "print the report of a run")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its name in checkpoints/")
     _command(commands, "phases", "list the phases of the chain")
+    promote = _command(commands, "promote", "make a registered agent the champion")
+    promote.add_argument("--version", type=int, metavar="N", help="which (default: the newest, the challenger)")
+    rollback = _command(commands, "rollback", "make the champion before this one the champion again")
+    for command in (promote, rollback):
+        command.add_argument("model", nargs="?", default="forge-agent", help="its name (default: forge-agent)")
+        command.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder of all runs, with mlflow.db")
+    doctor = _command(commands, "doctor", "look for what may be wrong here, and say what mends it")
+    doctor.add_argument("--out", type=Path, help="folder of all runs (default: checkpoints)")
+    doctor.add_argument("--online", action="store_true", help="also ask the hub")
+    doctor.add_argument("--deep", action="store_true", help="also hash every checkpoint")
     up = _command(commands, "up", "start Prefect, MLflow and a worker on this machine, until Ctrl-C")
     up.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder of all runs (default: checkpoints)")
     up.add_argument("--port", type=int, default=4200, help="of Prefect's pages (default: 4200)")
