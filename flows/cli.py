@@ -98,10 +98,9 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--online", action="store_true", help="also ask the hub")
     doctor.add_argument("--deep", action="store_true", help="also hash every checkpoint")
     up = _command(commands, "up", "start Prefect, MLflow and a worker on this machine, until Ctrl-C")
-    up.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder of all runs (default: checkpoints)")
     up.add_argument("--port", type=int, default=4200, help="of Prefect's pages (default: 4200)")
     up.add_argument("--mlflow-port", type=int, default=5000, help="of MLflow's pages (default: 5000)")
-    up.add_argument("--notify", metavar="URL", help="call this webhook when a run fails or crashes or a gate fails")
+    up.add_argument("--notify", metavar="URL", help="webhook for failed runs and gates (default: $FORGE_WEBHOOK_URL)")
     return top
 
 

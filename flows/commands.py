@@ -113,7 +113,7 @@ def up(arguments: argparse.Namespace) -> int:
     from flows.site import Site
     from flows.up import start
 
-    start(Site(arguments.out, arguments.port, arguments.mlflow_port), arguments.notify)
+    start(Site(arguments.port, arguments.mlflow_port), arguments.notify)
     return 0
 
 

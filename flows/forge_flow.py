@@ -23,13 +23,17 @@ from prefect.states import Failed
 from evaluation.config import EvaluationConfig
 from evaluation.render import render_markdown
 from evaluation.report import Report, write_report
+from flows.aftermath import end_tracking
 from flows.approval import check_approval, decide
 from flows.chain import find_phase
 from flows.console import duration, say
 from flows.gating import Outcome, judge, settle
+from flows.notifications import announce_failed_gate
 from flows.parameters import ForgeConfig, Runner
 from flows.pools import with_pool
 from flows.progress import Progress
+from flows.promotion import promote_task, register_task
+from flows.registry import Version
 from flows.run_directory import open_run, started
 from flows.stage import CheckpointRef, Stage, reference
 from flows.states import gate_state, run_state
@@ -42,7 +46,7 @@ from phases.errors import GateFailed
 from phases.phase import MetricsCallback
 
 
-@flow(name="forge", persist_result=False)
+@flow(name="forge", persist_result=False, on_crashed=[end_tracking], on_cancellation=[end_tracking])
 def forge(config: ForgeConfig) -> State[Any]:
     """Make an agent; the result is the run's folder.
 
@@ -52,28 +56,35 @@ def forge(config: ForgeConfig) -> State[Any]:
     check_approval(config.approval)
     config = config.on(flow_run.get_scheduled_start_time().date())
     try:
-        outcomes = make_agent(config)
+        outcomes, version = make_agent(config)
     except GateFailed as error:
         return Failed(name="GateFailed", message=str(error), data=error)
     agent = outcomes[-1].kept
     assert agent is not None  # else a gate had failed
+    # Nothing is held here any more: the run may be suspended for days.
     approval = decide(config.approval, config.folder, agent.digest, approval_text(config, outcomes))
+    if version is not None:
+        promote_task(config.out, version, approval)
     return run_state(config.folder, outcomes, approval)
 
 
-def make_agent(config: ForgeConfig) -> list[Outcome]:
+def make_agent(config: ForgeConfig) -> tuple[list[Outcome], Version | None]:
     """Data, chain, report, registration. Raises `GateFailed` when the chain ends without an agent."""
     with open_run(config) as folder, track(config.out, config.run, started(folder)) as tracker:
         began, progress = time.monotonic(), Progress(len(config.chain) + 2)
-        tracker.begin(config.model_dump(mode="json"), {"prefect.flow_run_id": flow_run.get_id()})
+        page = flow_run.get_flow_run_ui_url()
+        tracker.begin(
+            config.model_dump(mode="json"), {"prefect.flow_run_id": flow_run.get_id(), "prefect.url": page or "none"}
+        )
         data = open_dataset(prepare_data_task(config, folder / "data"))
         tracker.data(data)
         progress.advance()
         outcomes = run_chain(config, folder, data, tracker, progress)
         report_task(config, folder, began, data, outcomes, tracker)
+        version = register_task(config, data, outcomes, tracker)
         progress.advance()
         stop_if_failed(outcomes)
-    return outcomes
+    return outcomes, version
 
 
 def run_chain(config: ForgeConfig, folder: Path, data: Dataset, tracker: Tracker, progress: Progress) -> list[Outcome]:
@@ -112,6 +123,9 @@ def attempt(stage: Stage, config: ForgeConfig, tracker: Tracker, again: bool = F
             raise outcome
         log.outcome(outcome)
     announce(outcome)
+    if outcome.status != "passed":
+        missed = failed_gates(outcome.judgement)
+        announce_failed_gate(config.run, stage.phase.name, missed, stage.config.on_fail, flow_run.get_id())
     return outcome
 
 

@@ -39,6 +39,7 @@ UNLESS_VERBOSE = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # transformers would draw a bar for every checkpoint that it opens or writes.
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }

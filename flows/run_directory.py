@@ -24,6 +24,8 @@ from flows.parameters import ForgeConfig, flatten
 from phases.errors import StorageError
 from phases.storage import explain_os_errors, write_json
 
+OUT = Path("checkpoints")
+"""Folder of all runs."""
 RUN = "run.json"
 DATABASE = "mlflow.db"
 FREE = {"out", "runner", "agent", "approval"}

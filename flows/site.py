@@ -23,9 +23,10 @@ HEARTBEAT_SECONDS = 30
 class Site:
     """Where the servers listen and where their state is."""
 
-    out: Path
     port: int
     mlflow_port: int
+    out: Path = Path("checkpoints")
+    """Folder of all runs: what the deployments' runs have as their default too."""
 
     @property
     def prefect_url(self) -> str:
@@ -71,6 +72,8 @@ class Site:
             "PREFECT_WORKER_WEBSERVER_PORT": str(self.worker_port),
             # Ten processes and 2.5 GB otherwise, for jobs that nobody here submits.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            # Straight to the database: the server only shows it, and its being away costs nothing.
+            "MLFLOW_TRACKING_URI": local_uri(self.out) if self.own_mlflow else self.mlflow_url,
             "FORGE_MLFLOW_URL": self.mlflow_url,
             "PYTHONUNBUFFERED": "1",
         }

@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows.console import say
 from flows.outbox import Outbox, reason
 from flows.parameters import flatten
-from flows.run_directory import DATABASE, hold, local_uri
+from flows.run_directory import hold, local_uri
 from flows.run_log import Point, RunLog, closing
 from phases.dataset import Dataset
 from phases.errors import InputError
@@ -84,11 +84,12 @@ def existing(out: Path) -> Iterator[MlflowClient]:
     Raises `InputError` when it does not, and for whatever MLflow cannot do in the block.
     """
     uri = tracking_uri(out)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise InputError(f"{out}: no {DATABASE} of earlier runs; give --out DIR or set MLFLOW_TRACKING_URI")
+    file = database_file(uri)
+    if file is not None and not file.is_file():
+        raise InputError(f"{file.parent}: no {file.name} of earlier runs; give --out DIR or set MLFLOW_TRACKING_URI")
     try:
         ask(uri)
-        yield connect(uri, out)
+        yield connect(uri)
     except ConnectionError as error:
         raise InputError(f"MLflow: {reason(error)}; start it, or unset MLFLOW_TRACKING_URI") from error
     except FAILURES as error:
@@ -104,30 +105,48 @@ def ask(uri: str) -> None:
             raise ConnectionError(f"{uri} does not answer") from error
 
 
-def connect(uri: str, out: Path) -> MlflowClient:
+def connect(uri: str) -> MlflowClient:
     """A client."""
     for name, level in CHATTER.items():
         logging.getLogger(name).setLevel(level)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with first_use(uri, out), warnings.catch_warnings():
+    with first_use(uri), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Alembic's, about constraints in MLflow's own migrations
         client = MlflowClient(tracking_uri=uri)
-        if uri == local_uri(out):
-            with contextlib.closing(sqlite3.connect(out / DATABASE)) as database:
+        file = database_file(uri)
+        if file is not None:
+            with contextlib.closing(sqlite3.connect(file)) as database:
                 database.execute("PRAGMA journal_mode=WAL")
     return client
 
 
-def first_use(uri: str, out: Path) -> contextlib.AbstractContextManager[None]:
+def database_file(uri: str) -> Path | None:
+    """The file of a database of our own; None for a server."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def first_use(uri: str) -> contextlib.AbstractContextManager[None]:
     """Two first uses at once must not both migrate an empty database, or both make the experiment."""
-    return hold(out / ".mlflow.lock", wait=True) if uri == local_uri(out) else contextlib.nullcontext()
+    file = database_file(uri)
+    return contextlib.nullcontext() if file is None else hold(file.with_name(".mlflow.lock"), wait=True)
+
+
+def find_experiment(client: MlflowClient, uri: str) -> str:
+    """The id of our experiment, which is made when there is none."""
+    with first_use(uri):
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        # The default would be a folder in whatever directory the command was started from.
+        file = database_file(uri)
+        artifacts = None if file is None else (file.parent.resolve() / "mlartifacts").as_uri()
+        return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
 
 
 class Tracker:
     """The parent run and its nested runs. Every method may be called whether the server is there or not."""
 
     def __init__(self, out: Path, name: str, identity: str) -> None:
-        self.uri, self._out, self.experiment = tracking_uri(out), out, ""
+        self.uri, self.experiment = tracking_uri(out), ""
         self._client: MlflowClient | None = None
         self._monitor: SystemMetricsMonitor | None = None
         self.outbox = Outbox(self._ask, refused, self._watch)
@@ -144,19 +163,9 @@ class Tracker:
     def _ask(self) -> None:
         ask(self.uri)
         if self._client is None:
-            client = connect(self.uri, self._out)
-            self.experiment = self._find_experiment(client)
+            client = connect(self.uri)
+            self.experiment = find_experiment(client, self.uri)
             self._client = client
-
-    def _find_experiment(self, client: MlflowClient) -> str:
-        with first_use(self.uri, self._out):
-            found = client.get_experiment_by_name(EXPERIMENT)
-            if found is not None:
-                return str(found.experiment_id)
-            # The default would be a folder in whatever directory the command was started from.
-            own = self.uri == local_uri(self._out)
-            artifacts = (self._out.resolve() / "mlartifacts").as_uri() if own else None
-            return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
 
     def _watch(self) -> None:
         """Log the machine's load; MLflow's thread for it ends when the server goes away."""
