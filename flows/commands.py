@@ -1,14 +1,16 @@
 """What each command does: thin over the functions that the flow calls too. Each returns the exit code."""
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.chain import find_phase, summaries
-from phases.errors import GateFailed, InputError, StorageError
+from flows.chain import summaries
+from phases.errors import GateFailed, InputError
 
 if TYPE_CHECKING:
     from evaluation.judgement import Judgement
@@ -38,26 +40,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def phase(arguments: argparse.Namespace) -> int:
-    """One phase without Prefect or MLflow, judged like in a run."""
-    from flows.console import say
+    """One phase without MLflow, judged like in a run; in several processes when `accelerate launch` started us."""
     from flows.gating import judge, settle
-    from flows.run_directory import hold
-    from flows.stage import Stage
+    from flows.standalone import make, open_stage
     from flows.summary import announce
-    from phases.checkpoint import open_checkpoint
-    from phases.storage import explain_os_errors
+    from phases.training.processes import StoppedByMain, is_main, joined, on_main
 
-    chosen, config = find_phase(arguments.name), _config(arguments)
-    parents = tuple(open_checkpoint(path) for path in arguments.input)
-    out: Path = arguments.out
-    with explain_os_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    with hold(out.with_name(f".{out.name}.lock")):
-        data = _prepared(arguments, config)
-        stage = Stage(chosen, config.section(chosen.name), parents, data, out)  # type: ignore[arg-type]
-        if out.exists() and stage.record() is None:
-            raise StorageError(f"{out}: exists and is not from these inputs; choose another --out or delete it")
-        made = stage.finished(say) or stage.run()
+    with contextlib.ExitStack() as held:
+        try:
+            with joined():
+                config = on_main(lambda: _config(arguments))
+                data = partial(_prepared, arguments, config)
+                stage = on_main(lambda: open_stage(arguments.name, arguments.input, config, arguments.out, data, held))
+                made = make(stage, config.runner)
+        except StoppedByMain as stopped:
+            return stopped.exit_code
+        if not is_main():
+            return 0
         outcome = settle(stage, made, judge(stage, made, config.evaluation))
     announce(outcome)
     _print_outcome(outcome, arguments.json)

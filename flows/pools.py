@@ -2,34 +2,65 @@
 
 `threads` is this process, one job after the other: a small merge already keeps torch's threads busy. `dask` and `ray`
 submit every job as a task to Prefect's task runner for them, inside a nested flow whose cluster lives as long as the
-phase. Both start a local cluster of one worker a core.
+phase. Both start a local cluster of one worker a core, and both give a job whose worker dies to another worker, three
+times; then it is an error. (Prefect shows such a task as Pending with Dask and as Crashed with Ray; the flow fails.)
 """
 
+import contextlib
+import contextvars
+import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
 from prefect.task_runners import TaskRunner
 
 from flows.parameters import Runner
-from phases.errors import MissingDependency
+from phases.errors import InputError, MissingDependency
 from phases.phase import Pool, serial_pool
 
 T = TypeVar("T")
+LOST = {"distributed.KilledWorker", "ray.OutOfMemoryError", "ray.WorkerCrashedError"}
+"""What the clusters raise for a job whose workers died; by name, as prefect-ray may load a second copy of Ray's."""
 
 
 def with_pool(runner: Runner, work: Callable[[Pool], T]) -> T:
-    """Call `work` with the runner's pool. Raises `MissingDependency` when its package is not installed."""
+    """Call `work` with the runner's pool.
+
+    Raises `MissingDependency` when its package is not installed, `InputError` when a job kills every worker it is on.
+    """
     if runner == "threads":
         return work(serial_pool)
+    here = Here(work)
 
     @flow(name=f"population on {runner}", task_runner=_task_runner(runner), persist_result=False)
     def population() -> T:
-        return work(cluster_pool)
+        return here.work(cluster_pool)
 
-    return population()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Ray reports dead workers on stdout, where results belong
+            return _outside_the_task().run(population)
+    except Exception as error:
+        if f"{type(error).__module__.partition('.')[0]}.{type(error).__name__}" not in LOST:
+            raise
+        raise InputError(
+            f"runner: {runner}: a job killed its worker four times ({type(error).__name__}), most likely for want of "
+            "memory; use runner=threads or a smaller model; the same command resumes"
+        ) from error
+
+
+class Here(Generic[T]):
+    """What stays in this process: Prefect pickles the flow of a job, with all that it closes over, to its worker."""
+
+    def __init__(self, work: Callable[[Pool], T]) -> None:
+        self.work = work
+
+    def __reduce__(self) -> tuple[type["Here[None]"], tuple[None]]:
+        return Here, (None,)
 
 
 @task(name="job", cache_policy=NO_CACHE, persist_result=False)
@@ -44,6 +75,15 @@ def cluster_pool(function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[An
     return [future.result() for future in futures]
 
 
+def _outside_the_task() -> contextvars.Context:
+    """Our context less the surrounding task, which Prefect would pickle too, with all that it was given."""
+    outside = contextvars.Context()
+    for variable, value in contextvars.copy_context().items():
+        if not isinstance(value, TaskRunContext):
+            outside.run(variable.set, value)
+    return outside
+
+
 def _task_runner(runner: Runner) -> TaskRunner[Any]:
     cores = len(os.sched_getaffinity(0))
     try:
@@ -54,7 +94,8 @@ def _task_runner(runner: Runner) -> TaskRunner[Any]:
             return DaskTaskRunner(cluster_kwargs=cluster)  # type: ignore[no-any-return]
         from prefect_ray import RayTaskRunner
 
-        init = {"num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        init = {"num_cpus": cores, "_node_ip_address": "127.0.0.1", **quiet}
         return RayTaskRunner(init_kwargs=init)  # type: ignore[no-any-return]
     except ImportError:
         fix = f"pip install 'agent-forge[{runner}]'"

@@ -5,8 +5,10 @@ server gone the flow would spend two minutes trying to report that it was stoppe
 So the server is started with SIGINT blocked; it ends with us all the same.
 """
 
+import contextlib
 import signal
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -29,17 +31,16 @@ class SparedServer(SubprocessASGIServer):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_flow(config: ForgeConfig) -> GateFailed | None:
-    """Run the flow here, on the API that `PREFECT_API_URL` names or on a temporary server of its own.
+@contextlib.contextmanager
+def served() -> Iterator[None]:
+    """The API that `PREFECT_API_URL` names, or a temporary server of our own, for the flows called inside.
 
-    Returns the failed gate that stopped the chain, if one did. Raises `InputError` when the API cannot be reached.
+    Raises `InputError` when the API cannot be reached.
     """
     try:
         if PREFECT_API_URL.value() is None:
             SparedServer().start()
-        forge(config)
-    except GateFailed as failed:
-        return failed
+        yield
     except httpx.TransportError as error:
         raise InputError(f"Prefect: its server stopped answering ({error}); the same command resumes") from None
     except RuntimeError as error:
@@ -47,4 +48,13 @@ def run_flow(config: ForgeConfig) -> GateFailed | None:
             raise
         reason = " ".join(str(error).split())
         raise InputError(f"Prefect: {reason}; start the server or unset PREFECT_API_URL") from None
+
+
+def run_flow(config: ForgeConfig) -> GateFailed | None:
+    """Run the flow here; returns the failed gate that stopped the chain, if one did."""
+    try:
+        with served():
+            forge(config)
+    except GateFailed as failed:
+        return failed
     return None

@@ -20,6 +20,7 @@ from phases.errors import CheckpointError
 from phases.phase import MetricsCallback, Phase, PhaseConfig, Pool, ignore_metrics, serial_pool
 from phases.storage import explain_os_errors, write_json
 from phases.strict import StrictModel
+from phases.training.processes import on_main
 
 Say = Callable[[str], None]
 
@@ -89,13 +90,16 @@ class Stage:
 
     def run(self, metrics: MetricsCallback = ignore_metrics, pool: Pool = serial_pool) -> Checkpoint:
         """Run the phase (it continues its own unfinished work) and record that it is done."""
-        self._claim()
+        on_main(self._claim)
         began = time.monotonic()
         with explain_os_errors(self.out):
             made = self.phase.run(self.parents, self.config, self.out, data=self.data, metrics=metrics, pool=pool)
-        checkpoint = open_checkpoint(made.path)
-        seconds = round(time.monotonic() - began, 3)
-        record = StageRecord(key=self.key, digest=checkpoint.family_digest, seconds=seconds)
+        return on_main(lambda: self._record(made.path, time.monotonic() - began))
+
+    def _record(self, path: Path, seconds: float) -> Checkpoint:
+        """Verify what was made and say under which key, and that it is done."""
+        checkpoint = open_checkpoint(path)
+        record = StageRecord(key=self.key, digest=checkpoint.family_digest, seconds=round(seconds, 3))
         write_json(self.record_path, record.model_dump())
         shutil.rmtree(self.out.with_name(f"{self.out.name}.work"), ignore_errors=True)
         return checkpoint

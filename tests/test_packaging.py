@@ -21,8 +21,9 @@ LOCK = [Requirement(line) for line in LINES if line and not line.startswith(("#"
 
 
 def declared() -> list[Requirement]:
-    """Everything that pyproject.toml asks for, extras included."""
-    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    """Everything that pyproject.toml asks for, extras included, less that of a Kubernetes worker."""
+    extras = {name: wanted for name, wanted in PROJECT["optional-dependencies"].items() if name != "kubernetes"}
+    groups = [PROJECT["dependencies"], *extras.values()]
     return [Requirement(line) for group in groups for line in group]
 
 

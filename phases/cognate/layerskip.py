@@ -16,6 +16,7 @@ import torch
 from phases.exits import exit_hidden_states
 from phases.training.loss import linear_cross_entropy
 from phases.training.objective import Objective
+from phases.training.processes import rand_rows
 
 
 def dropout_rate(layer: int, layers: int, p_max: float) -> float:
@@ -35,7 +36,7 @@ def layer_dropout(model: Any, p_max: float) -> Iterator[None]:
     def skip(rate: float) -> Any:
         def hook(module: Any, arguments: Any, output: torch.Tensor) -> torch.Tensor:
             before: torch.Tensor = arguments[0]
-            keep = (torch.rand(before.shape[0], 1, 1) >= rate).to(before.device)
+            keep = (rand_rows(before.shape[0]) >= rate).to(before.device)
             return torch.where(keep, output, before.to(output.dtype))
 
         return hook

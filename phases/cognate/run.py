@@ -7,10 +7,13 @@ The trunk learns the common mix (or is the user's own base model). Branched from
 lets phase 2 merge them (arXiv 1912.05671). The *control* is the trunk trained on, on the common mix, for as many
 tokens as a branch. The checkpoint is the trunk; the four others are its siblings.
 Cost: about 3 minutes on two cores at the embedded default.
+
+Under `accelerate launch` every process comes here: all train, the main one writes (`phases.training.processes`).
 """
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, serial_po
 from phases.training.batches import Mixture
 from phases.training.loop import Trained, train
 from phases.training.objective import LanguageModelling, Objective
+from phases.training.processes import on_main
 
 MODELS = ("trunk", *BRANCHES, "control")
 
@@ -50,22 +54,26 @@ def run(
 ) -> Checkpoint:
     """Train trunk, branches and control; finished ones are kept in the work directory and skipped on a rerun."""
     check_tuning(config)
-    work = work_directory(out, PHASE.key(parents, config, data))
+    work = on_main(lambda: work_directory(out, PHASE.key(parents, config, data)))
     for name in MODELS:
-        if not _finished(work / name):
+        if not on_main(partial(_finished, work / name)):
             _make(name, config, work, data, metrics)
-    result = save_family(out, work / "trunk", {name: work / name for name in MODELS[1:]})
-    shutil.rmtree(work)
-    return result
+    return on_main(lambda: _assemble(work, out))
 
 
 def _make(name: str, config: CognateConfig, work: Path, data: Dataset, metrics: MetricsCallback) -> None:
     """Train one model and write its checkpoint to `work/<name>`."""
-    if name == "trunk" and config.base:
-        model, tokenizer, done = _base(config.base), load_tokenizer(config.base), None
+    base = config.base
+    if name == "trunk" and base:
+        on_main(lambda: _write(name, config, work, data, *_base(base)))
     else:
-        tokenizer = data.tokenizer
         model, done = _trained(name, config, work, data, metrics)
+        on_main(lambda: _write(name, config, work, data, model, data.tokenizer, done))
+
+
+def _write(
+    name: str, config: CognateConfig, work: Path, data: Dataset, model: Any, tokenizer: Any, done: Trained | None = None
+) -> None:
     manifest = Manifest(
         phase="cognate" if name == "trunk" else f"cognate/{name}",
         config=config.model_dump(mode="json"),
@@ -82,6 +90,7 @@ def _trained(
 ) -> tuple[Any, Trained]:
     trunk = work / "trunk"
     adapted = name != "trunk" and config.base is not None and config.tuning != "full"
+    torch.manual_seed(config.seed)  # the start of a fresh trunk and of adapters
     if name == "trunk":
         model = _fresh(config, data)
     else:
@@ -89,7 +98,7 @@ def _trained(
     training = config.trunk if name == "trunk" else config.branch
     mixture = Mixture(data, config.mix(name), config.seed, training.prompt_weight)
     state = work / f"{name}.state"
-    state.mkdir(exist_ok=True)
+    on_main(lambda: state.mkdir(exist_ok=True))
     done = train(
         _objective(name, model, config), mixture, training, state, name=name, seed=config.seed, metrics=metrics
     )
@@ -97,15 +106,15 @@ def _trained(
 
 
 def _fresh(config: CognateConfig, data: Dataset) -> Any:
-    torch.manual_seed(config.seed)
     shape = config.shape or PRESETS[config.preset]
     return LlamaForCausalLM(llama_config(shape, data.vocabulary, data.tokenizer.eos_token_id))
 
 
-def _base(path: str) -> Any:
+def _base(path: str) -> tuple[Any, Any]:
+    """The user's own model and its tokenizer."""
     model = load_model(path)
     check_decoder(model, path)
-    return model
+    return model, load_tokenizer(path)
 
 
 def _objective(name: str, model: Any, config: CognateConfig) -> Objective:
@@ -114,6 +123,13 @@ def _objective(name: str, model: Any, config: CognateConfig) -> Objective:
     if name == "adaptive":
         return EarlyExit(decoder, config.layer_skip.dropout, config.layer_skip.exit_scale)
     return LanguageModelling(decoder)
+
+
+def _assemble(work: Path, out: Path) -> Checkpoint:
+    """The trunk with its siblings at `out`; the work directory is gone."""
+    result = save_family(out, work / "trunk", {name: work / name for name in MODELS[1:]})
+    shutil.rmtree(work)
+    return result
 
 
 def _finished(path: Path) -> bool:

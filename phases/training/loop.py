@@ -2,7 +2,7 @@
 
 `accelerate` gives devices and several processes; autocast, accumulation, clipping, the schedule, the NaN guard and the
 resumable state are here. A step's rows and randomness depend on the seed and the step only, so a killed run that is
-started again ends in the same bits, and 1 × 8 micro-batches give the gradient of 8 × 1.
+started again ends in the same bits, and 1 × 8 micro-batches or two processes give the gradient of 8 × 1.
 """
 
 import contextlib
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from tqdm import tqdm
 
-from phases.errors import TrainingError
+from phases.errors import ConfigError, TrainingError
 from phases.phase import MetricsCallback, ignore_metrics
 from phases.training.batches import Mixture, Rows, shard
 from phases.training.config import TrainingConfig
 from phases.training.objective import Objective
 from phases.training.optimizer import build_optimizers, set_rate, step_all
+from phases.training.processes import check_same, open_accelerator
 from phases.training.schedule import warmup_stable_decay
 from phases.training.state import TrainingState, clear_state
 
@@ -54,17 +54,22 @@ def train(
 
     `metrics(step, {"<name>/loss": …})` gets loss (nats a token), gradient norm, rate and tokens a second.
     `after_step(model)` runs after each optimizer step. Raises `TrainingError` at the first loss or gradient that is
-    not finite.
+    not finite, and `ConfigError` when the rows do not divide among the processes. Of several processes each trains on
+    its share of the rows; the main one reports and saves.
     """
     # Accelerate's own precision is fixed for the life of a process; autocast is not.
-    accelerator, half = Accelerator(), _half_precision(config, objective.model)
+    accelerator, half = open_accelerator(), _half_precision(config, objective.model)
+    _check_rows(config, accelerator.num_processes, name)
+    main = accelerator.is_main_process
     state = TrainingState(objective.model, build_optimizers(objective.model, config))
-    state.restore(work)
     wrapped = accelerator.prepare(objective)
+    state.restore(work)
+    check_same(f"{name}: the saved step", state.step)
     objective.train()
     loss, since, saved = float("nan"), time.perf_counter(), time.monotonic()
     fresh = 0
-    with tqdm(total=config.steps, initial=state.step, desc=name, unit="step", leave=False, disable=None) as bar:
+    disable = None if main else True  # None: only where stderr is no terminal
+    with tqdm(total=config.steps, initial=state.step, desc=name, unit="step", leave=False, disable=disable) as bar:
         for step in range(state.step, config.steps):
             torch.manual_seed(seed * 1_000_003 + step)
             rows = mixture.rows(step, config.batch_rows)
@@ -84,12 +89,13 @@ def train(
                 speed = fresh / (time.perf_counter() - since)
                 since, fresh = time.perf_counter(), 0
                 bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{speed:,.0f}", refresh=False)
-                metrics(step, _curves(name, loss, float(norm), factor, speed))
-            if time.monotonic() - saved > config.save_seconds and accelerator.is_main_process:
+                if main:
+                    metrics(step, _curves(name, loss, float(norm), factor, speed))
+            if main and time.monotonic() - saved > config.save_seconds:
                 state.save(work)
                 saved = time.monotonic()
     objective.eval()
-    if accelerator.is_main_process:
+    if main:
         clear_state(work)
     return Trained(state.step, state.tokens, loss)
 
@@ -100,10 +106,10 @@ def _backward(
     """Gradients of the weighted mean over the whole batch; returns this process's share of that mean."""
     processes, device = accelerator.num_processes, accelerator.device
     weight = rows.weight_BT.sum()
-    mine = shard(rows, processes, accelerator.process_index)
     total = torch.zeros((), device=device)
     for part in range(config.accumulation):
-        micro = shard(mine, config.accumulation, part)
+        # Cut into micro-batches first: one process would compute the same ones, with the same draws.
+        micro = shard(shard(rows, config.accumulation, part), processes, accelerator.process_index)
         last = part + 1 == config.accumulation
         with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
@@ -112,6 +118,15 @@ def _backward(
             accelerator.backward(summed * (processes / weight))
         total += summed.detach() / weight
     return total
+
+
+def _check_rows(config: TrainingConfig, processes: int, name: str) -> None:
+    """Raise `ConfigError` unless every process gets as many rows as the others in each micro-batch."""
+    if processes > 1 and config.batch_rows % (processes * config.accumulation):
+        raise ConfigError(
+            f"{name}: batch_rows={config.batch_rows} is not a multiple of {processes} processes × "
+            f"{config.accumulation} micro-batches; change batch_rows, accumulation or --num_processes"
+        )
 
 
 def _half_precision(config: TrainingConfig, model: Any) -> bool:

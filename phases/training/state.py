@@ -48,14 +48,14 @@ class TrainingState:
     def restore(self, folder: Path) -> bool:
         """Continue from a saved state; False when there is none. A state that cannot be read is started over."""
         path = folder / STATE
-        if not path.is_file():
-            return False
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata()
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        except FileNotFoundError:
+            return False
         except SafetensorError:
-            path.unlink()
+            path.unlink(missing_ok=True)  # of several processes each finds it broken
             return False
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():

@@ -1,17 +1,23 @@
 """Where a population is scored makes no difference to what comes out."""
 
+import json
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import flow, task
 
 from evaluation.report import Report, read_report
+from flows.cli import main
 from flows.parameters import ForgeConfig, Runner
 from flows.pools import with_pool
-from phases.errors import MissingDependency
+from phases.errors import InputError, MissingDependency
 from phases.phase import Pool, serial_pool
 
 
@@ -71,3 +77,66 @@ def test_runner_does_not_change_the_merge(runner: Runner, done: Report, copy: Fo
     assert [p.checkpoint and p.checkpoint.digest for p in after.phases] == [
         p.checkpoint and p.checkpoint.digest for p in done.phases
     ]
+
+
+def die(number: int) -> int:
+    """A job whose worker is killed, as by the system when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def die_once(mark: Path) -> str:
+    """A job that kills its first worker."""
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return mark.name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_a_job_that_kills_its_workers_is_one_line(runner: Runner, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match=rf"runner: {runner}: a job killed its worker four times .* resumes$"):
+        with_pool(runner, lambda pool: pool(die, [1]))
+    assert not capfd.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_a_job_whose_worker_was_killed_goes_to_another(runner: Runner, tmp_path: Path) -> None:
+    assert with_pool(runner, lambda pool: pool(die_once, [tmp_path / "a", tmp_path / "b"])) == ["a", "b"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.filterwarnings("ignore")
+def test_what_surrounds_a_population_need_not_be_picklable() -> None:
+    """The parameters of the phase's task, the tracker's metrics among them."""
+
+    @task(persist_result=False)
+    def phase_like(metrics: object) -> Any:
+        return with_pool("dask", lambda pool: (metrics, squares([3])(pool))[1])
+
+    @flow(persist_result=False)
+    def run_like() -> Any:
+        return phase_like(threading.Lock())
+
+    assert [value for value, _ in run_like()] == [9, 9]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server", "lenient")
+@pytest.mark.filterwarnings("ignore")
+def test_a_single_phase_uses_the_runner_too(
+    done: Report, original: ForgeConfig, settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {}
+    for runner in ("threads", "dask"):
+        command = ["phase", "evomerge", "--input", str(original.folder / "cognate"), "--out", str(tmp_path / runner)]
+        main([*command, *settings, "--set", f"runner={runner}", "--json"])
+        made[runner] = json.loads(capsys.readouterr().out)["checkpoint"]["digest"]
+    assert made["dask"] == made["threads"]

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from phases.cognate.shape import PRESETS, Shape, llama_config
 from phases.dataset import Dataset
 from phases.errors import CheckpointError, ConfigError, MissingDependency
 from phases.exits import exit_hidden_states
+from phases.training import processes
 from phases.training.config import TrainingConfig
 
 SHORT = TrainingConfig(steps=3, batch_rows=4)
@@ -74,6 +76,24 @@ def test_dropped_layers_pass_their_input_through(tiny_model: LlamaForCausalLM) -
     assert torch.equal(full, again)  # nothing is left behind
     dropped = [i for i in range(64) if torch.allclose(mixed[i], shorter[i], atol=1e-6)]
     assert dropped and not torch.allclose(mixed, full)
+
+
+def test_rows_skip_the_same_layers_in_whichever_process_they_are(
+    tiny_model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = torch.randint(1, 257, (16, 8))
+
+    def hidden(rows: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(4)
+        with layer_dropout(tiny_model, 0.7), torch.no_grad():
+            return exit_hidden_states(tiny_model, rows, (3,))[0]
+
+    whole = hidden(tokens)
+    for index in range(2):
+        monkeypatch.setattr(
+            processes, "group", lambda index=index: SimpleNamespace(num_processes=2, process_index=index)
+        )
+        torch.testing.assert_close(hidden(tokens[index::2]), whole[index::2])
 
 
 def test_exit_equals_the_shorter_model(tiny_model: LlamaForCausalLM) -> None:
@@ -166,6 +186,23 @@ def test_own_base_model_is_the_trunk(kind: str, tuning: str, tiny_data: Dataset,
     assert before.keys() == after.keys()
     changed = {n for n in before if not torch.equal(before[n], after[n])}
     assert changed and (tuning == "full" or all("_proj" in n for n in changed))
+
+
+def test_a_broken_run_with_adapters_ends_in_the_same_bits(tiny_data: Dataset, tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(step: int, values: Any) -> None:
+        if "memory/loss" in values:
+            raise Killed
+
+    base = save_checkpoint(tmp_path / "base", foreign("qwen"), tiny_data.tokenizer, Manifest("base"))
+    config = TINY.model_copy(update={"base": str(base.path), "tuning": "lora"})
+    whole = run([], config, tmp_path / "whole", data=tiny_data)
+    with pytest.raises(Killed):
+        run([], config, tmp_path / "broken", data=tiny_data, metrics=kill)
+    torch.manual_seed(1)  # as good as another process
+    assert run([], config, tmp_path / "broken", data=tiny_data).family_digest == whole.family_digest
 
 
 def test_merged_adapters_compute_what_the_adapted_model_computes(tiny_data: Dataset, tmp_path: Path) -> None:

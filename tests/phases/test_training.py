@@ -1,6 +1,8 @@
 """The training loop and its parts against closed forms and slow references."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from transformers import LlamaForCausalLM
 
 from phases.dataset import Dataset
 from phases.errors import ConfigError, TrainingError
+from phases.training import processes
 from phases.training.batches import Mixture, Rows, shard
 from phases.training.config import TrainingConfig
 from phases.training.loop import Trained, train
@@ -166,6 +169,62 @@ def test_a_truncated_state_is_started_over(tiny_data: Dataset, tmp_path: Path) -
     model = LlamaForCausalLM(_config())
     (tmp_path / "training_state.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     assert run(model, tiny_data, tmp_path).steps == SHORT.steps
+
+
+@dataclass
+class Group:
+    """Accelerate's state of one of several processes."""
+
+    num_processes: int
+    process_index: int
+
+    @property
+    def is_main_process(self) -> bool:
+        return self.process_index == 0
+
+
+@pytest.fixture
+def helper(monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
+    """This is the second of two processes; what the main one sends is taken from the list."""
+    sent: list[list[Any]] = []
+    monkeypatch.setattr(processes, "group", lambda: Group(2, 1))
+    monkeypatch.setattr(processes, "broadcast_object_list", lambda answer: answer.__setitem__(slice(None), sent.pop()))
+    return sent
+
+
+def test_alone_everything_is_a_plain_call() -> None:
+    assert processes.is_main() and not processes.several()
+    assert processes.on_main(lambda: 3) == 3
+    with pytest.raises(ConfigError, match="mine"):
+        processes.on_main(lambda: (_ for _ in ()).throw(ConfigError("mine")))
+    processes.check_same("step", 1)
+
+
+def test_helpers_take_the_answer_of_the_main_process(helper: list[list[Any]]) -> None:
+    helper.append([True, "theirs"])
+    assert processes.on_main(lambda: "mine") == "theirs"
+    helper.append([False, None])
+    with pytest.raises(processes.StoppedByMain, match="its own line says why"):
+        processes.on_main(lambda: "mine")
+
+
+def test_processes_that_restored_different_steps_stop(helper: list[list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "gather_object", lambda values: [40, *values])
+    with pytest.raises(TrainingError, match=r"the saved step differs between the processes \(40, 0\); --out must lie"):
+        processes.check_same("t: the saved step", 0)
+
+
+def test_a_lost_process_is_explained_and_other_errors_are_not() -> None:
+    with pytest.raises(TrainingError, match="the same command resumes"), processes.joined():
+        raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+    with pytest.raises(RuntimeError, match="shapes"), processes.joined():
+        raise RuntimeError("shapes do not fit")
+
+
+def test_precision_of_the_launcher_is_refused(helper: list[list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ConfigError, match="--mixed_precision no"):
+        processes.open_accelerator()
 
 
 def _config() -> object:
