@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.run_directory import OUT
+from flows.runs_folder import OUT
 from flows.tracking import EXPERIMENT, MlflowClient, existing
 from phases.errors import ForgeError
 

@@ -14,6 +14,7 @@ Ctrl-C. torch and Prefect are imported by the commands that need them, so that h
 
 import argparse
 import errno
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -30,15 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     parsed = parser().parse_args(arguments)
     settle_environment(parsed.verbose)
-    if parsed.command == "doctor":  # it is for when nothing else can be imported
-        from flows.doctor import doctor
-
-        return doctor(parsed)
-    from flows import commands, registry_commands
-
     try:
-        module = registry_commands if parsed.command in ("promote", "rollback") else commands
-        return int(getattr(module, parsed.command)(parsed))
+        # Imported here: `forge doctor` is for when hardly anything else can be.
+        return int(getattr(importlib.import_module(parsed.module), parsed.command)(parsed))
     except ForgeError as error:
         return _fail(" ".join(str(error).split()), error.exit_code)
     except KeyboardInterrupt:
@@ -87,13 +82,14 @@ def parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", "print the report of a run")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its name in checkpoints/")
     _command(commands, "phases", "list the phases of the chain")
-    promote = _command(commands, "promote", "make a registered agent the champion")
+    promote = _command(commands, "promote", "make a registered agent the champion", "flows.registry_commands")
     promote.add_argument("--version", type=int, metavar="N", help="which (default: the newest, the challenger)")
-    rollback = _command(commands, "rollback", "make the champion before this one the champion again")
+    text = "make the champion before this one the champion again"
+    rollback = _command(commands, "rollback", text, "flows.registry_commands")
     for command in (promote, rollback):
         command.add_argument("model", nargs="?", default="forge-agent", help="its name (default: forge-agent)")
         command.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder of all runs, with mlflow.db")
-    doctor = _command(commands, "doctor", "look for what may be wrong here, and say what mends it")
+    doctor = _command(commands, "doctor", "look for what may be wrong here, and say what mends it", "flows.doctor")
     doctor.add_argument("--out", type=Path, help="folder of all runs (default: checkpoints)")
     doctor.add_argument("--online", action="store_true", help="also ask the hub")
     doctor.add_argument("--deep", action="store_true", help="also hash every checkpoint")
@@ -104,8 +100,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _command(commands: "argparse._SubParsersAction[Parser]", name: str, text: str) -> argparse.ArgumentParser:
+def _command(
+    commands: "argparse._SubParsersAction[Parser]", name: str, text: str, module: str = "flows.commands"
+) -> argparse.ArgumentParser:
     made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    made.set_defaults(module=module)
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     made.add_argument("--verbose", action="store_true", help="show the logs of Prefect and transformers")
     return made

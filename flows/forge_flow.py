@@ -72,10 +72,7 @@ def make_agent(config: ForgeConfig) -> tuple[list[Outcome], Version | None]:
     """Data, chain, report, registration. Raises `GateFailed` when the chain ends without an agent."""
     with open_run(config) as folder, track(config.out, config.run, started(folder)) as tracker:
         began, progress = time.monotonic(), Progress(len(config.chain) + 2)
-        page = flow_run.get_flow_run_ui_url()
-        tracker.begin(
-            config.model_dump(mode="json"), {"prefect.flow_run_id": flow_run.get_id(), "prefect.url": page or "none"}
-        )
+        tracker.begin(config.model_dump(mode="json"), origin())
         data = open_dataset(prepare_data_task(config, folder / "data"))
         tracker.data(data)
         progress.advance()
@@ -85,6 +82,16 @@ def make_agent(config: ForgeConfig) -> tuple[list[Outcome], Version | None]:
         progress.advance()
         stop_if_failed(outcomes)
     return outcomes, version
+
+
+def origin() -> dict[str, object]:
+    """Tags of an MLflow run that lead back to the Prefect run."""
+    tags: dict[str, object] = {"prefect.flow_run_id": flow_run.get_id()}
+    page = flow_run.get_flow_run_ui_url()
+    if page:
+        note = f"[Prefect flow run]({page}); the report is the artifact `report.md`."
+        tags |= {"prefect.url": page, "mlflow.note.content": note}
+    return tags
 
 
 def run_chain(config: ForgeConfig, folder: Path, data: Dataset, tracker: Tracker, progress: Progress) -> list[Outcome]:
@@ -170,7 +177,7 @@ def gate_task(stage: Stage, made: Checkpoint, config: EvaluationConfig, reused: 
     return gate_state(settle(stage, made, judgement, reused), again)
 
 
-@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+@task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
 def report_task(
     config: ForgeConfig, folder: Path, began: float, data: Dataset, outcomes: Sequence[Outcome], tracker: Tracker
 ) -> Report:

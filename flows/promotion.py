@@ -19,7 +19,7 @@ from phases.dataset import Dataset
 from phases.errors import ForgeError
 
 
-@task(name="register", cache_policy=NO_CACHE, persist_result=False)
+@task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
 def register_task(config: ForgeConfig, data: Dataset, outcomes: Sequence[Outcome], tracker: Tracker) -> Version | None:
     """Register the agent; None when the chain ended without one, or while MLflow is away."""
     agent = outcomes[-1].kept
@@ -39,7 +39,7 @@ def register_task(config: ForgeConfig, data: Dataset, outcomes: Sequence[Outcome
     return version
 
 
-@task(name="promote", cache_policy=NO_CACHE, persist_result=False)
+@task(name="promote", task_run_name="promote", cache_policy=NO_CACHE, persist_result=False)
 def promote_task(out: Path, version: Version, approval: Approval | None) -> None:
     """Make the version the champion unless it was rejected; a version that was it before is left to who decided since.
 

@@ -22,7 +22,6 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.states import Cancelled, Crashed, Scheduled
 
-from flows.aftermath import end_runs_of
 from flows.supervisor import STOP_SECONDS, command_of, end_processes, family
 
 UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -57,10 +56,16 @@ async def close_orphans(client: PrefectClient, pool: str, adopted: set[int]) -> 
         state = None if executed_elsewhere(run) or executed_here(run) else _afterwards(run)
         if state is not None:
             await client.set_flow_run_state(run.id, state, force=True)
-            await anyio.to_thread.run_sync(end_runs_of, str(run.id), run.parameters)
+            await anyio.to_thread.run_sync(_end_tracking, run)
             lines.append(f"run {run.name}: its process is gone, {run.state_name} → {state.name}")
     adopted -= {pid for pid in adopted if not psutil.pid_exists(pid)}
     return lines
+
+
+def _end_tracking(run: FlowRun) -> None:
+    from flows.aftermath import end_runs_of  # imports torch: not in a supervisor that has no need of it
+
+    end_runs_of(str(run.id), run.parameters)
 
 
 async def unfinished(client: PrefectClient, pool: str) -> list[FlowRun]:

@@ -12,7 +12,6 @@ Correctness rests on these files alone; Prefect's and MLflow's databases may be 
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -21,13 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.parameters import ForgeConfig, flatten
+from flows.runs_folder import hold
 from phases.errors import StorageError
 from phases.storage import explain_os_errors, write_json
 
-OUT = Path("checkpoints")
-"""Folder of all runs."""
 RUN = "run.json"
-DATABASE = "mlflow.db"
 FREE = {"out", "runner", "agent", "approval"}
 """Settings that do not change any result and may differ when a run is resumed."""
 
@@ -60,25 +57,6 @@ def locked(folder: Path) -> Iterator[None]:
         except FileNotFoundError as error:  # /proc and the like refuse new names this way
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder)) from error
     with hold(folder / ".lock"):
-        yield
-
-
-@contextlib.contextmanager
-def hold(path: Path, wait: bool = False) -> Iterator[None]:
-    """Hold a lock file (made when missing); the system frees it when the process dies, however it dies.
-
-    Raises `StorageError` when another process has it and we do not `wait`.
-    """
-    with contextlib.ExitStack() as stack:
-        with explain_os_errors(path.parent):
-            lock = stack.enter_context(path.open("a+"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise StorageError(
-                f"{path.parent}: another forge is writing to it; wait for it, or choose another name with "
-                "--set run=NAME"
-            ) from None
         yield
 
 
@@ -119,8 +97,3 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Dotted keys whose values differ, or that only one of the two has."""
     a, b = flatten(old), flatten(new)
     return sorted(key for key in {*a, *b} if key not in a or key not in b or a[key] != b[key])
-
-
-def local_uri(out: Path) -> str:
-    """Address of the tracking database in the folder of all runs."""
-    return f"sqlite:///{out.resolve() / DATABASE}"

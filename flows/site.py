@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.run_directory import local_uri
+from flows.runs_folder import local_uri
 from flows.supervisor import Service
 from phases.errors import InputError
 

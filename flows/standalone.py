@@ -12,7 +12,7 @@ from pathlib import Path
 from flows.chain import find_phase
 from flows.console import say
 from flows.parameters import ForgeConfig, Runner
-from flows.run_directory import hold
+from flows.runs_folder import hold
 from flows.stage import Stage
 from phases.checkpoint import Checkpoint, open_checkpoint
 from phases.dataset import Dataset

@@ -42,7 +42,7 @@ class Service:
     """Where its output goes."""
     health: str | None = None
     """An address that answers 200 when it is ready; without one it is ready as soon as it runs."""
-    process: psutil.Popen | None = field(default=None, init=False)
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _deaths: int = field(default=0, init=False)
     _started: float = field(default=0.0, init=False)
 
@@ -50,7 +50,7 @@ class Service:
         """Start the process and wait until it is ready. Raises `InputError` with its last words when it dies."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
-            self.process = psutil.Popen(
+            self.process = subprocess.Popen(
                 list(self.command),
                 env=dict(self.environment),
                 stdin=subprocess.DEVNULL,
@@ -87,7 +87,7 @@ class Service:
         """End it and all that it started: SIGTERM, then SIGKILL."""
         if self.process is not None:
             end_processes(family(self.process), grace)
-            with contextlib.suppress(psutil.TimeoutExpired):
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(5)
 
     def last_words(self) -> str:
@@ -111,7 +111,7 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def family(member: psutil.Popen | int | None) -> list[psutil.Process]:
+def family(member: subprocess.Popen[bytes] | int | None) -> list[psutil.Process]:
     """A process and its descendants, the process first; empty when it is gone."""
     if member is None:
         return []

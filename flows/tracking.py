@@ -28,13 +28,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows.console import say
 from flows.outbox import Outbox, reason
 from flows.parameters import flatten
-from flows.run_directory import hold, local_uri
 from flows.run_log import Point, RunLog, closing
+from flows.runs_folder import hold, local_uri
 from phases.dataset import Dataset
 from phases.errors import InputError
 from phases.storage import sha256_json
 
 EXPERIMENT = "agent-forge"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Opens MLflow's page on runs and their metrics, not on traces of prompts."""
 T = TypeVar("T")
 BATCH_METRICS, BATCH_PARAMS = 1000, 100
 """Most that MLflow takes in one call."""
@@ -139,7 +141,7 @@ def find_experiment(client: MlflowClient, uri: str) -> str:
         # The default would be a folder in whatever directory the command was started from.
         file = database_file(uri)
         artifacts = None if file is None else (file.parent.resolve() / "mlartifacts").as_uri()
-        return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
+        return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=KIND))
 
 
 class Tracker:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from flows.console import say
-from flows.run_directory import hold
+from flows.runs_folder import hold
 from flows.site import POOL, Site, check_ports
 from flows.supervisor import STOP_SECONDS, Service, command_of, end_leftovers, end_processes, family, remember
 from phases.errors import InputError, StorageError

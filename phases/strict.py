@@ -3,8 +3,21 @@
 from typing import Annotated, Any, Self
 
 import pydantic
+from pydantic import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from phases.errors import ConfigError
+
+
+def _with_defaults(name: str, referenced: JsonSchemaValue, use: JsonSchemaValue) -> JsonSchemaValue:
+    """What the property refers to, with its own defaults; the reference itself when they are the same."""
+    known = referenced.get("properties", {})
+    own = {key: {**known[key], "default": value} for key, value in use["default"].items() if key in known}
+    if all(known[key].get("default") == value["default"] for key, value in own.items()):
+        return use
+    here = {key: value for key, value in use.items() if key != "$ref"} | {"title": name.replace("_", " ").title()}
+    return {**referenced, **here, "properties": {**known, **own}}
 
 
 def _optional_in_forms(schema: dict[str, Any]) -> None:
@@ -20,6 +33,21 @@ class StrictModel(pydantic.BaseModel):
     """A frozen pydantic model that refuses unknown keys."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema in which every setting has the default that it has *here*.
+
+        `branch: Training = Training(decay=0.8)` is a reference to a schema that says 0.4, and a form that is given
+        half of the object fills in that.
+        """
+        schema = handler(core)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, value in properties.items():
+            if "$ref" in value and isinstance(value.get("default"), dict):
+                referenced = handler.resolve_ref_schema({"$ref": value["$ref"]})
+                properties[name] = _with_defaults(name, referenced, value)
+        return schema
 
     @classmethod
     def parse(cls, data: object, where: str) -> Self:

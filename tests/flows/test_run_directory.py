@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows.parameters import ForgeConfig
-from flows.run_directory import RUN, check_folder, differing_keys, local_uri, locked, open_run, started
+from flows.run_directory import RUN, check_folder, differing_keys, locked, open_run, started
+from flows.runs_folder import local_uri
 from phases.errors import StorageError
 
 

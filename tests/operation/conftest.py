@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -99,7 +98,7 @@ class Servers:
         found: dict[str, Any] = self.call("GET", f"/flow_runs/{run}")
         return found
 
-    def wait(self, run: str, states: set[str] = FINAL, seconds: float = 300) -> dict[str, Any]:
+    def wait(self, run: str, states: set[str] = FINAL, seconds: float = 600) -> dict[str, Any]:
         """The run once it is in one of these states, by type or by name."""
         seen = lambda: {self.run(run)["state_type"], self.run(run)["state_name"]} & states  # noqa: E731
         self.until(seen, seconds)
