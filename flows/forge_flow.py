@@ -34,6 +34,7 @@ from flows.pools import with_pool
 from flows.progress import Progress
 from flows.promotion import promote_task, register_task
 from flows.registry import Version
+from flows.reuse import borrow
 from flows.run_directory import open_run, started
 from flows.stage import CheckpointRef, Stage, reference
 from flows.states import gate_state, run_state
@@ -118,6 +119,8 @@ def attempt(stage: Stage, config: ForgeConfig, tracker: Tracker, again: bool = F
     before = stage.finished(say)
     if before is not None:
         say(f"{stage.phase.name}: done before, skipped")
+    elif config.reuse:
+        before = borrow(stage, config.out, say)
     with tracker.phase(stage.phase.name, stage.key) as log:
         # What lies on the disk is the truth: without it Prefect's memory of a result is worth nothing, and a folder
         # that was moved is still whole although that memory has its old place.

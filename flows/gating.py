@@ -25,7 +25,7 @@ INCUMBENTS = {"evomerge": judge_evomerge.incumbent}
 """What a phase falls back to where that is not simply its first parent."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """What became of a stage."""
 
@@ -40,6 +40,9 @@ class Outcome:
     """What the phase took when it was run."""
     reused: bool = False
     """Whether an earlier command made it."""
+
+    def __repr__(self) -> str:
+        return f"{self.stage.phase.name}: {self.status}"  # Prefect logs what a failed task's state carries
 
     @property
     def lineage(self) -> dict[str, object]:

@@ -48,6 +48,8 @@ class ForgeConfig(StrictModel):
     """Where the settings came from: the name of a shipped profile or of your own file."""
     run: str = Field("laptop", pattern=NAME)
     """Name of the run and of its folder; the same name again resumes it."""
+    reuse: bool = True
+    """Take finished results of other runs in `out` whose inputs, settings and code were exactly these."""
     dated: bool = False
     """Add the day of the schedule to the run's name, so that every night is a run of its own."""
     out: Path = Path("checkpoints")

@@ -25,7 +25,7 @@ from phases.errors import StorageError
 from phases.storage import explain_os_errors, write_json
 
 RUN = "run.json"
-FREE = {"out", "runner", "agent", "approval"}
+FREE = {"out", "runner", "agent", "approval", "reuse"}
 """Settings that do not change any result and may differ when a run is resumed."""
 
 

@@ -122,16 +122,17 @@ def save_checkpoint(
 def save_family(out: Path, root: Path, siblings: Mapping[str, Path]) -> Checkpoint:
     """Write finished checkpoints as one: `root` at the top, the others as its siblings. Files are linked or copied."""
     with atomic_directory(out) as temporary:
-        shutil.copytree(root, temporary, copy_function=_link, dirs_exist_ok=True)
+        shutil.copytree(root, temporary, copy_function=link_or_copy, dirs_exist_ok=True)
         for name, path in siblings.items():
-            shutil.copytree(path, temporary / SIBLINGS / name, copy_function=_link)
+            shutil.copytree(path, temporary / SIBLINGS / name, copy_function=link_or_copy)
         digests = {name: open_checkpoint(path).digest for name, path in siblings.items()}
         (temporary / MANIFEST).unlink()  # a link: writing through it would alter `root`
         _write_manifest(temporary, {**open_checkpoint(root).manifest, "siblings": digests})
     return open_checkpoint(out)
 
 
-def _link(source: str, target: str) -> None:
+def link_or_copy(source: str, target: str) -> None:
+    """A hard link to a file that nobody writes to again; a copy where the file system has none."""
     try:
         os.link(source, target)
     except OSError:

@@ -19,8 +19,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import Field
-
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
 from phases.storage import explain_os_errors, sha256_json, write_json

@@ -2,19 +2,24 @@
 
 import json
 import shutil
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.sorting import FlowRunSort
 from transformers import AutoModelForCausalLM
 
 from evaluation.report import Report, read_report
+from flows.approval_config import ApprovalConfig
 from flows.forge_flow import forge
 from flows.parameters import ForgeConfig
 from phases.checkpoint import open_checkpoint
-from phases.errors import GateFailed, StorageError
+from phases.errors import GateFailed, InputError, StorageError
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -67,8 +72,8 @@ def test_lost_prefect_results_cost_nothing(done: Report, copy: ForgeConfig) -> N
     assert files(copy.folder) == before
 
 
-def test_same_seed_same_digests(done: Report, copy: ForgeConfig) -> None:
-    second = copy.model_copy(update={"run": "u"})
+def test_same_seed_same_digests(done: Report, tiny: ForgeConfig, lenient: None) -> None:
+    second = tiny.model_copy(update={"run": "u"})  # in a folder without runs: nothing can be taken from another
     forge(second)
     assert digests(read_report(second.folder)) == digests(done)
 
@@ -130,7 +135,7 @@ def test_tracking_has_a_parent_run_and_one_for_each_phase(done: Report, original
 def test_tracking_keeps_pictures_and_report(done: Report, original: ForgeConfig) -> None:
     client = MlflowClient(f"sqlite:///{original.out.resolve()}/mlflow.db")
     names = [{a.path for a in client.list_artifacts(run.info.run_id)} for run in tracked(original)]
-    assert names[0] == {"report.md"}
+    assert names[0] == {"report.md", "agent"}
     assert {"loss.png", "matrix.png", "judgement.json"} in names
     assert {"evolution.png", "matrix.png", "judgement.json"} in names
 
@@ -172,3 +177,55 @@ def test_second_run_of_a_phase_is_cached_in_prefect(done: Report, copy: ForgeCon
     with get_client(sync_client=True) as client:
         states = {task.state_name for task in client.read_task_runs(limit=200) if task.name == "cognate"}
     assert "Cached" in states
+
+
+def states(gates: int) -> list[str]:
+    """Names of the newest flow run's gates' states in their order, and of its own, once all are recorded."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_runs(limit=1, sort=FlowRunSort.START_TIME_DESC)[0]
+        only, deadline = FlowRunFilter(id=FlowRunFilterId(any_=[run.id])), time.monotonic() + 30
+        while time.monotonic() < deadline:  # task runs are recorded a moment later
+            tasks = [task for task in client.read_task_runs(flow_run_filter=only) if task.name.endswith("gate")]
+            if len(tasks) == gates and all(task.end_time for task in tasks):
+                break
+            time.sleep(0.2)
+    return [task.state_name or "" for task in sorted(tasks, key=lambda t: str(t.start_time))] + [run.state_name or ""]
+
+
+def test_states_of_a_rollback(tiny: ForgeConfig, lenient: None) -> None:
+    forge(tiny)
+    assert states(2) == ["Passed", "RolledBack", "RolledBack"]
+
+
+def test_states_of_a_stop(tiny: ForgeConfig, strict: None) -> None:
+    with pytest.raises(GateFailed):
+        forge(tiny)
+    assert states(1) == ["GateFailed", "GateFailed"]
+
+
+def test_states_of_a_retry(tiny: ForgeConfig, strict: None, caplog: pytest.LogCaptureFixture) -> None:
+    cognate = tiny.cognate.model_copy(update={"on_fail": "retry"})
+    with pytest.raises(GateFailed):
+        forge(tiny.model_copy(update={"cognate": cognate}))
+    assert states(2) == ["RetryNextSeed", "GateFailed", "GateFailed"]
+    assert max(len(record.getMessage()) for record in caplog.records) < 500  # what the page shows stays readable
+
+
+def test_approval_needs_a_deployment(tiny: ForgeConfig) -> None:
+    with pytest.raises(InputError, match=r"approval\.required: only a run of a deployment"):
+        forge(tiny.model_copy(update={"approval": ApprovalConfig(required=True)}))
+    assert not tiny.folder.exists()  # before anything is done
+
+
+def test_dated_run_has_the_day_in_its_name(tiny: ForgeConfig, strict: None) -> None:
+    with pytest.raises(GateFailed):
+        forge(tiny.model_copy(update={"dated": True}))
+    days = {datetime.now(UTC).date() - timedelta(days=n) for n in (0, 1)}  # midnight may have passed
+    assert {path.name for path in tiny.out.iterdir() if path.is_dir()} & {f"t-{day}" for day in days}
+
+
+def test_agent_is_registered_and_champion(done: Report, original: ForgeConfig) -> None:
+    client = MlflowClient(f"sqlite:///{original.out.resolve()}/mlflow.db")
+    version = client.get_model_version_by_alias(original.agent, "champion")
+    assert done.agent is not None and version.tags["checkpoint.path"] == str(Path(done.agent.path).resolve())
+    assert set(version.aliases) == {"challenger", "champion"}
