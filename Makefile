@@ -1,7 +1,10 @@
 # Agent Forge. Every target makes .venv when it is missing and brings it up to date when the lock is newer.
 #
 #   make forge [PROFILE=laptop]   run the chain: smoke (seconds), laptop (minutes), full (a GPU, hours)
+#   make up                       Prefect, MLflow and a worker on this machine, until Ctrl-C
+#   make doctor                   what is wrong on this machine, and the command that mends it
 #   make test                     the quick tests; test-all adds the slow ones
+#   make browser                  the pages in headless Chromium, and the pictures in docs/images
 #   make check                    lint, format, types, import contracts
 #   make bench                    benchmarks against Hugging Face's Trainer, mergekit and the bare phases
 #   make clean                    remove .venv and caches; runs in checkpoints/ stay
@@ -14,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help forge test test-all check bench clean
+.PHONY: help forge up doctor test test-all browser check bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -38,11 +41,29 @@ $(READY): requirements.lock pyproject.toml
 forge: $(READY)
 	@$(BIN)/forge run --profile $(PROFILE)
 
+# exec: Ctrl-C and SIGTERM go to the command itself.
+up: $(READY)
+	@exec $(BIN)/forge up
+
+doctor: $(READY)
+	@$(BIN)/forge doctor
+
 test: $(READY)
 	@$(BIN)/python -m pytest
 
 test-all: $(READY)
 	@$(BIN)/python -m pytest -m "not gpu"
+
+browser: $(READY) | chromium
+	@FORGE_PICTURES=docs/images $(BIN)/python -m pytest -m slow tests/operation/test_browser.py
+
+.PHONY: chromium
+chromium:
+	@command -v chromium > /dev/null || { \
+	  echo "installing Debian's chromium …" >&2; \
+	  apt-get install --quiet --quiet --yes chromium > /dev/null || { apt-get update --quiet --quiet && \
+	    apt-get install --quiet --quiet --yes chromium > /dev/null; } || \
+	  { echo "make: install chromium by hand, then run make browser again" >&2; exit 2; }; }
 
 check: $(READY)
 	@$(BIN)/ruff check --quiet .

@@ -50,7 +50,7 @@ def test_profiles_are_package_data() -> None:
     assert {"smoke.yaml", "laptop.yaml", "full.yaml"} == {path.name for path in (ROOT / "configs").glob("*.yaml")}
 
 
-@pytest.mark.parametrize("target", ["forge", "test", "test-all", "check", "bench", "clean"])
+@pytest.mark.parametrize("target", ["forge", "up", "doctor", "test", "test-all", "browser", "check", "bench", "clean"])
 def test_make_has_the_target(target: str) -> None:
     done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -108,8 +108,10 @@ def test_approval_on_the_page(servers: Any, page: Page, picture: Callable[[str],
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text("Promote the agent of run asked").first).to_be_visible()
     picture("prefect-approval")
-    page.get_by_text("Approve: the agent becomes the champion.").locator("xpath=following::button[1]").click()
-    page.get_by_text("approve", exact=True).last.click()
+    described = page.get_by_text("Approve: the agent becomes the champion.").bounding_box()
+    assert described is not None
+    page.mouse.click(described["x"] + 60, described["y"] + described["height"] + 25)  # the choice below it
+    page.locator(".p-select-option", has_text="approve").click()
     page.get_by_text("Why; kept with the agent's version.").locator("xpath=following::textarea[1]").fill("looks right")
     page.get_by_role("button", name="Submit").click()
     servers.until(lambda: servers.run(run)["state_name"] != "Suspended", 30)
