@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -109,10 +110,14 @@ def phases(arguments: argparse.Namespace) -> int:
 
 def up(arguments: argparse.Namespace) -> int:
     """Servers and a worker until Ctrl-C."""
+    from flows.notifications import URL_VARIABLE, check_address
     from flows.site import Site
     from flows.up import start
 
-    start(Site(arguments.port, arguments.mlflow_port), arguments.notify)
+    webhook = arguments.notify or os.environ.get(URL_VARIABLE)
+    if webhook:
+        check_address(webhook)  # before servers take their time to start
+    start(Site(arguments.port, arguments.mlflow_port), webhook)
     return 0
 
 

@@ -52,8 +52,8 @@ def notify(url: str | None, api_url: str | None = None) -> None:
 
     Raises `InputError` for an address that is none, and when there is no server.
     """
-    if url is not None and not _is_address(url):
-        raise InputError("webhook: not an http:// or https:// address; give the whole address that the service shows")
+    if url is not None:
+        check_address(url)
     with server(api_url) as client:
         if url is None:
             for name in RULES.values():
@@ -100,6 +100,12 @@ def announce_failed_gate(run: str, phase: str, gates: str, policy: "OnFail", flo
         )
     except Exception:  # a server that is gone, a payload that is too large
         logging.getLogger(__name__).warning("a failed gate could not be announced", exc_info=True)
+
+
+def check_address(url: str) -> None:
+    """Raise `InputError`, which does not show it, for what cannot be posted to."""
+    if not _is_address(url):
+        raise InputError("webhook: not an http:// or https:// address; give the whole address that the service shows")
 
 
 def _is_address(url: str) -> bool:

@@ -9,7 +9,6 @@ With MLFLOW_TRACKING_URI set, runs log there and no MLflow server is started. Ev
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -36,8 +35,8 @@ PROCESSES = "processes.json"
 TEND_SECONDS = 5.0
 
 
-def start(site: Site, notify: str | None = None) -> None:
-    """Start everything, deploy, and keep it running until Ctrl-C or SIGTERM.
+def start(site: Site, webhook: str | None = None) -> None:
+    """Start everything, deploy, and keep it running until Ctrl-C or SIGTERM; `webhook` is told of what fails.
 
     Raises `InputError` when a port is taken, when there is nothing to deploy, or when a server does not start.
     """
@@ -55,7 +54,7 @@ def start(site: Site, notify: str | None = None) -> None:
             for service in servers:
                 say(f"starting {service.name} …")
                 service.start()
-            prepare(site, notify)
+            prepare(site, webhook)
             worker.start()
             remember(site.home / PROCESSES, services)
             announce(site)
@@ -103,7 +102,7 @@ def alone(site: Site) -> Iterator[None]:
         yield
 
 
-def prepare(site: Site, notify: str | None) -> None:
+def prepare(site: Site, webhook: str | None) -> None:
     """The work pool, the deployments, the automations."""
     from flows import notifications, watchdog
     from flows.recovery import create_pool
@@ -112,7 +111,6 @@ def prepare(site: Site, notify: str | None) -> None:
     deploy(site)
     api = f"{site.prefect_url}/api"
     watchdog.watch(api_url=api)
-    webhook = notify or os.environ.get(notifications.URL_VARIABLE)
     if webhook:
         notifications.notify(webhook, api_url=api)
 

@@ -148,6 +148,20 @@ def test_second_one_in_the_same_folder_is_refused(servers: Any) -> None:
     assert done.returncode == 2 and "is running here already" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_webhook_that_is_no_address_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "up", "--notify", "hooks.example/secret"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "not an http:// or https:// address" in done.stderr
+    assert "secret" not in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_deploy_here(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "up"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "run `forge up` in the project's folder" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_taken_port_is_named(servers: Any, tmp_path: Path) -> None:
     shutil.copy(servers.project / "prefect.yaml", tmp_path)
     command = [sys.executable, "-m", "flows.cli", "up", "--port", str(servers.port)]
