@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from flows.registry import CHALLENGER, version_page, versions_of
+from flows.pages import version_page
+from flows.registry import CHALLENGER, versions_of
 from flows.tracking import MlflowClient, unless
 from phases.checkpoint import open_checkpoint
 from phases.errors import CheckpointError, InputError

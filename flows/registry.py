@@ -6,11 +6,11 @@ there. The newest version is the `challenger`; `flows.champion` makes champions.
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from evaluation.latency import count_parameters
 from flows.console import say
-from flows.tracking import MlflowClient, Tracker, run_page, ui_address, unless
+from flows.pages import run_page, version_page
+from flows.tracking import MlflowClient, Tracker, unless
 from phases.checkpoint import Checkpoint
 from phases.environment import code_version
 
@@ -119,8 +119,3 @@ def _description(client: MlflowClient, run_id: str, agent: Checkpoint, origin: O
 def versions_of(client: MlflowClient, name: str) -> list[Any]:
     """Every version of a registered model."""
     return list(client.search_model_versions(f"name = '{name}'"))
-
-
-def version_page(name: str, number: int) -> str:
-    """Address of a version's page in MLflow's UI."""
-    return f"{ui_address()}/#/models/{quote(name, safe='')}/versions/{number}"

@@ -27,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows.console import say
 from flows.outbox import Outbox, reason
+from flows.pages import run_page
 from flows.parameters import flatten
 from flows.run_log import Point, RunLog, closing
 from flows.runs_folder import hold, local_uri
@@ -55,18 +56,6 @@ CHATTER = {
 def tracking_uri(out: Path) -> str:
     """Where runs are tracked: `MLFLOW_TRACKING_URI`, else sqlite in the folder of all runs."""
     return os.environ.get("MLFLOW_TRACKING_URI") or local_uri(out)
-
-
-def ui_address() -> str:
-    """Where MLflow's pages are: `FORGE_MLFLOW_URL`, else the tracking server, else where `mlflow ui` serves them."""
-    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
-    own = tracking if tracking.startswith("http") else "http://127.0.0.1:5000"
-    return (os.environ.get("FORGE_MLFLOW_URL") or own).rstrip("/")
-
-
-def run_page(experiment: str, run_id: str) -> str:
-    """Address of a run's page in MLflow's UI."""
-    return f"{ui_address()}/#/experiments/{experiment}/runs/{run_id}"
 
 
 def unless(code: str, call: Callable[[], T]) -> T | None:

@@ -38,7 +38,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(out: Path) -> MlflowClient:
-    return connect(tracking_uri(out), out)
+    return connect(tracking_uri(out))
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_command_that_was_cut_off_may_be_given_again(
     def cut(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    other = connect(tracking_uri(out), out)
+    other = connect(tracking_uri(out))
     other.set_registered_model_alias = cut
     move = promote if interrupted == "promotion" else rollback
     with pytest.raises(KeyboardInterrupt):
@@ -256,7 +256,7 @@ def test_mistakes_get_one_line(add: Add, name: str, out: Path, capsys: pytest.Ca
     assert "its gates were not passed" in refused(["promote", name, *where], capsys)
     for number in ("7", "0", "-1"):
         assert "there are: 1" in refused(["promote", name, "--version", number, *where], capsys)
-    connect(tracking_uri(out), out).delete_registered_model_alias(name, "challenger")
+    connect(tracking_uri(out)).delete_registered_model_alias(name, "challenger")
     assert "no challenger; choose a version with --version N (1)" in refused(["promote", name, *where], capsys)
 
 

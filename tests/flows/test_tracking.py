@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from flows import outbox, run_log
-from flows.tracking import Tracker, metric_name, refused, track, tracking_uri, ui_address
+from flows.pages import ui_address
+from flows.tracking import Tracker, metric_name, refused, track, tracking_uri
 
 
 @pytest.fixture(scope="module")
