@@ -80,7 +80,11 @@ class Servers:
         return (self.project / "up.log").read_text()
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=30)
+        for _ in range(10):
+            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=30)
+            if answer.status_code != 503:  # sqlite was busy; Prefect's own clients ask again too
+                break
+            time.sleep(1)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
