@@ -2,7 +2,7 @@
 
 The embedded default is real English and Python that every machine already has: the reference topics of `pydoc_data`,
 the docstrings of the built-in modules and the sources of the standard library (PSF-2.0). The user's `.txt`, `.jsonl`,
-`.csv` and `.parquet` files and any hub data set go through `datasets`.
+`.csv` and `.parquet` files are read row by row; hub data sets go through `datasets`.
 """
 
 import glob
@@ -11,7 +11,6 @@ import importlib
 import inspect
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from phases.data.rows import read_rows, read_text
 from phases.errors import DataError
 from phases.strict import StrictModel
 
@@ -103,39 +103,15 @@ def resolve(patterns: tuple[str, ...]) -> list[Path]:
     return found
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 file's text. Raises `DataError` with the byte where it stops being UTF-8."""
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert it, e.g. iconv -t UTF-8") from None
-
-
-def read_rows(path: Path) -> Any:
-    """The rows of a .jsonl, .csv or .parquet file as a `datasets.Dataset`."""
-    kinds = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-    if path.suffix not in kinds:
-        raise DataError(f"{path}: unknown kind {path.suffix or '(none)'}; use .txt, .jsonl, .csv or .parquet")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: empty; give a file with rows")
-    if path.suffix != ".parquet":
-        read_text(path)  # names the byte that is not UTF-8, which `datasets` does not
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        with tempfile.TemporaryDirectory() as cache:
-            rows = datasets.load_dataset(kinds[path.suffix], data_files=str(path), split="train", cache_dir=cache)
-            return datasets.Dataset.from_dict(rows.to_dict())
-    except Exception as error:  # datasets wraps whatever its readers raise
-        cause = error.__cause__ or error
-        reason = str(cause).strip().split("\n")[0]
-        raise DataError(f"{path}: cannot be read as {kinds[path.suffix]} ({reason}); mend the file") from error
-
-
 def read_column(path: Path, column: str) -> list[str]:
-    """One column of a table as strings. Raises `DataError` that lists the columns there are."""
-    return column_of(read_rows(path), column, str(path))
+    """One column of a table as strings, less empty cells. Raises `DataError` that lists the columns there are."""
+    texts = []
+    for where, row in read_rows(path):
+        if column not in row:
+            raise DataError(f"{path}: {where} has no column '{column}'; it has: {', '.join(map(str, row))}")
+        if row[column] is not None:
+            texts.append(str(row[column]))
+    return texts
 
 
 def column_of(rows: Any, column: str, where: str) -> list[str]:

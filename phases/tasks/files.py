@@ -4,24 +4,18 @@ An answer of the form `worked steps #### answer` (GSM8K, arXiv 2110.14168) is ta
 train, validation and test by a hash of their content, so that adding rows moves none.
 """
 
-import csv
-import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from phases.data.sources import read_text
+from phases.data.rows import read_rows
 from phases.dataset import SPLITS
 from phases.errors import DataError
 from phases.strict import StrictModel
 from phases.tasks.collect import Items, split_by_content
 from phases.tasks.item import MARK, Item
-
-Row = tuple[str, dict[str, Any]]
-"""Where a row stands, in words (`line 3`), and its columns."""
 
 
 class TaskFile(StrictModel):
@@ -90,53 +84,3 @@ def _items(file: TaskFile, path: Path) -> Iterator[Item]:
 def _cell(value: Any) -> str:
     """A cell's text: a zero is an answer, nothing is not."""
     return "" if value is None else str(value).strip()
-
-
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a table. Raises `DataError` that names the file, the line and what to do."""
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    if path.suffix not in readers:
-        raise DataError(f"{path}: unknown kind {path.suffix or '(none)'}; use .jsonl, .csv or .parquet")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give an existing path")
-    return readers[path.suffix](path)
-
-
-def _jsonl(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: line {number} is not JSON ({error.msg}); mend or remove it") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: line {number} is not a JSON object; write one {{…}} a line")
-        yield f"line {number}", row
-
-
-def _csv(path: Path) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-    first = 1
-    try:
-        while reader.fieldnames:
-            first = reader.line_num + 1  # a quoted cell may span lines: name the one where its row begins
-            row = next(reader, None)
-            if row is None:
-                return
-            yield f"line {first}", row
-    except csv.Error as error:
-        raise DataError(f"{path}: line {first} is not CSV ({error}); mend or remove it") from None
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise DataError(f"{path}: not readable as Parquet ({reason}); write it again") from None
-    for number, row in enumerate(rows, start=1):
-        yield f"row {number}", row

@@ -55,12 +55,12 @@ def test_the_users_files_of_every_kind(tmp_path: Path) -> None:
     [
         ("a.txt", b"", "a.txt: empty; give a file with text"),
         ("a.txt", b"good \xff bad", "a.txt: not UTF-8 at byte 5; convert it"),
-        ("a.jsonl", b"", "a.jsonl: empty; give a file with rows"),
+        ("a.jsonl", b"", "a.jsonl: empty; give a file with text"),
         ("a.jsonl", b'{"other": 1}\n', "no column 'text'; it has: other"),
-        ("a.jsonl", b'{"text": ', "a.jsonl: cannot be read as json"),
+        ("a.jsonl", b'{"text": ', "a.jsonl: line 1 is not JSON"),
         ("a.csv", b"a,b\n\xe9,1\n", "a.csv: not UTF-8 at byte 4"),
-        ("a.parquet", b"PAR1 not really", "a.parquet: cannot be read as parquet"),
-        ("a.docx", b"x", "unknown kind .docx; use .txt, .jsonl, .csv or .parquet"),
+        ("a.parquet", b"PAR1 not really", "a.parquet: not readable as Parquet"),
+        ("a.docx", b"x", "unknown kind .docx; rows come from .jsonl, .csv or .parquet, running text from .txt"),
     ],
 )
 def test_unusable_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -64,7 +64,7 @@ def test_a_zero_is_an_answer(tmp_path: Path) -> None:
 
 BAD = {
     "no such file": ("no.jsonl", None, "no such file; give an existing path"),
-    "kind": ("a.xlsx", b"x", "unknown kind .xlsx; use .jsonl, .csv or .parquet"),
+    "kind": ("a.xlsx", b"x", "unknown kind .xlsx; rows come from .jsonl"),
     "empty": ("a.jsonl", b"", "empty; give a file with rows"),
     "header only": ("a.csv", b"question,answer\n", "empty; give a file with rows"),
     "not utf-8": ("a.jsonl", b'{"question": "\xff"}', "not UTF-8 at byte 14"),
