@@ -15,6 +15,7 @@ Ctrl-C. torch and Prefect are imported by the commands that need them, so that h
 import argparse
 import errno
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     parsed = parser().parse_args(arguments)
     settle_environment(parsed.verbose)
+    logging.raiseExceptions = parsed.verbose  # a server that went away takes no logs; that is said once, by us
     try:
         # Imported here: `forge doctor` is for when hardly anything else can be.
         return int(getattr(importlib.import_module(parsed.module), parsed.command)(parsed))

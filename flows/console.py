@@ -3,6 +3,7 @@
 Inside a run they also go to the log that Prefect's page shows (PREFECT_LOGGING_EXTRA_LOGGERS in `flows.quiet`).
 """
 
+import contextlib
 import logging
 import sys
 
@@ -15,8 +16,9 @@ LOGGER.setLevel(logging.INFO)
 def say(line: str) -> None:
     """Print one line of progress to stderr, and log it."""
     LOGGER.info(line)
-    tqdm.write(line, file=sys.stderr)
-    sys.stderr.flush()
+    with contextlib.suppress(BrokenPipeError):  # whoever read it (a worker) was killed: the work goes on
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
 
 
 def duration(seconds: float) -> str:

@@ -42,18 +42,21 @@ async def adopt(client: PrefectClient, pool: str) -> set[int]:
     return {int(run.infrastructure_pid or 0) for run in await unfinished(client, pool) if executed_here(run)}
 
 
-async def close_orphans(client: PrefectClient, pool: str, adopted: set[int]) -> list[str]:
+async def close_orphans(client: PrefectClient, pool: str, adopted: set[int], worker_since: float) -> list[str]:
     """What a worker would do for the runs that have none; one line for each.
 
-    A run whose process is gone gets a state that says so. A run that is being cancelled and whose process is `adopted`
-    is stopped: a new worker would not touch it. Processes that ended are removed from `adopted`.
+    A run whose process is gone gets a state that says so. What was handed out after `worker_since` (seconds since the
+    epoch) is the living worker's: it has no process for some seconds. A run that is being cancelled and whose process
+    is `adopted` is stopped: a new worker would not touch it. Processes that ended are removed from `adopted`.
     """
     lines = []
     for run in await unfinished(client, pool):
         pid = int(run.infrastructure_pid) if executed_here(run) and run.infrastructure_pid else 0
         if pid in adopted and run.state_type == StateType.CANCELLING:
             await anyio.to_thread.run_sync(end_processes, family(pid), STOP_SECONDS)
-        state = None if executed_elsewhere(run) or executed_here(run) else _afterwards(run)
+        handed_out = 0.0 if run.state is None else run.state.timestamp.timestamp()
+        starting = run.state_type == StateType.PENDING and handed_out > worker_since
+        state = None if starting or executed_elsewhere(run) or executed_here(run) else _afterwards(run)
         if state is not None:
             await client.set_flow_run_state(run.id, state, force=True)
             await anyio.to_thread.run_sync(_end_tracking, run)

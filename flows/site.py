@@ -66,6 +66,8 @@ class Site:
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             # A run must fail when the server is gone for good, not go on at a server of its own.
             "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+            # Patience of 2 + 4 + … + 128 s: on a busy machine a server needs minutes to start again; the default is 62.
+            "PREFECT_CLIENT_MAX_RETRIES": "7",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_WORKER_WEBSERVER_HOST": HOST,

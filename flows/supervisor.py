@@ -8,6 +8,7 @@ descendants too.
 import contextlib
 import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -43,6 +44,8 @@ class Service:
     health: str | None = None
     """An address that answers 200 when it is ready; without one it is ready as soon as it runs."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    since: float = field(default=0.0, init=False)
+    """When the process was started, seconds since the epoch."""
     _deaths: int = field(default=0, init=False)
     _started: float = field(default=0.0, init=False)
 
@@ -59,7 +62,7 @@ class Service:
                 start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
-        self._started = time.monotonic()
+        self._started, self.since = time.monotonic(), time.time()
         while not self._ready():
             if not self.alive:
                 raise InputError(f"{self.name} did not start: {self.last_words()}; see {self.log}")
@@ -80,6 +83,8 @@ class Service:
         self._deaths = self._deaths + 1 if young else 1
         if self._deaths > MOST_QUICK_DEATHS:
             raise InputError(f"{self.name} keeps dying: {self.last_words()}; see {self.log}")
+        if self.process is not None:
+            end_session(self.process.pid)
         self.start()
         return True
 
@@ -120,6 +125,15 @@ def family(member: subprocess.Popen[bytes] | int | None) -> list[psutil.Process]
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def end_session(leader: int) -> None:
+    """Kill what a dead service left: a child that still listens keeps its port. Runs have sessions of their own."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == leader:
+                process.kill()
+                process.wait(5)
 
 
 def remember(path: Path, services: Sequence[Service]) -> None:

@@ -47,6 +47,7 @@ FAILURES = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
 CHATTER = {
     "alembic": logging.WARNING,
     "mlflow": logging.WARNING,
+    "mlflow.store.db.utils": logging.CRITICAL,
     "mlflow.system_metrics": logging.CRITICAL,
     "urllib3.connectionpool": logging.ERROR,
 }

@@ -154,7 +154,8 @@ class Watch:
             found = asked(self.site, lambda client: adopt(client, POOL))
             mine = {process.pid for service in self.services for process in family(service.process)}
             self.orphans, self._unsure = self.orphans | (found - mine), False
-        for line in asked(self.site, lambda client: close_orphans(client, POOL, self.orphans)):
+        since = self.services[-1].since
+        for line in asked(self.site, lambda client: close_orphans(client, POOL, self.orphans, since)):
             say(line)
 
 

@@ -17,6 +17,8 @@ from flows.recovery import adopt, close_orphans, create_pool
 from flows.tracking import connect, find_experiment, tracking_uri
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
+LATER = 4e9
+"""A worker that started after everything was handed out."""
 GONE = str(2**22 + 7)  # above the largest process id
 
 
@@ -85,16 +87,23 @@ def test_pool_runs_one_thing_at_a_time_and_may_exist(pool: str) -> None:
 )
 def test_run_without_a_process(pool: str, before: State[Any], pid: str | None, after: str) -> None:
     run = start(pool, before, pid)
-    lines = ask(lambda client: close_orphans(client, pool, set()))
+    lines = ask(lambda client: close_orphans(client, pool, set(), LATER))
     assert read(run).state_name == after
     assert len(lines) == (0 if after == "Running" else 1)
-    assert ask(lambda client: close_orphans(client, pool, set())) == []
+    assert ask(lambda client: close_orphans(client, pool, set(), LATER)) == []
+
+
+@pytest.mark.parametrize("pid", [None, GONE], ids=["first attempt", "retry, with the last attempt's process"])
+def test_run_that_the_living_worker_is_just_starting(pool: str, pid: str | None) -> None:
+    run = start(pool, Pending(), pid)
+    assert ask(lambda client: close_orphans(client, pool, set(), worker_since=0.0)) == []
+    assert read(run).state_name == "Pending"
 
 
 def test_process_of_that_number_that_is_something_else(pool: str) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
         run = start(pool, Running(), str(other.pid))
-        ask(lambda client: close_orphans(client, pool, set()))
+        ask(lambda client: close_orphans(client, pool, set(), LATER))
         assert read(run).state_name == "Crashed" and other.poll() is None
         other.kill()
 
@@ -103,26 +112,26 @@ def test_living_run_is_adopted_and_left_alone(pool: str, engine: subprocess.Pope
     run = start(pool, Running(), str(engine.pid))
     adopted = ask(lambda client: adopt(client, pool))
     assert adopted == {engine.pid}
-    assert ask(lambda client: close_orphans(client, pool, adopted)) == []
+    assert ask(lambda client: close_orphans(client, pool, adopted, LATER)) == []
     assert read(run).state_name == "Running" and engine.poll() is None and adopted == {engine.pid}
 
 
 def test_adopted_run_can_be_cancelled(pool: str, engine: subprocess.Popen[bytes]) -> None:
     run = start(pool, Cancelling(), str(engine.pid))
     adopted = {engine.pid}
-    assert len(ask(lambda client: close_orphans(client, pool, adopted))) == 1
+    assert len(ask(lambda client: close_orphans(client, pool, adopted, LATER))) == 1
     assert read(run).state_name == "Cancelled" and engine.poll() is not None and adopted == set()
 
 
 def test_run_that_a_worker_cancels_is_left_to_it(pool: str, engine: subprocess.Popen[bytes]) -> None:
     run = start(pool, Cancelling(), str(engine.pid))
-    assert ask(lambda client: close_orphans(client, pool, set())) == []
+    assert ask(lambda client: close_orphans(client, pool, set(), LATER)) == []
     assert read(run).state_name == "Cancelling" and engine.poll() is None
 
 
 def test_runs_of_other_pools_are_not_ours(pool: str) -> None:
     run = start(pool, Running(), GONE)
-    assert ask(lambda client: close_orphans(client, f"{pool}-other", set())) == []
+    assert ask(lambda client: close_orphans(client, f"{pool}-other", set(), LATER)) == []
     assert read(run).state_name == "Running"
 
 

@@ -85,6 +85,18 @@ def test_dead_one_is_started_again(made: list[Service], tmp_path: Path) -> None:
     assert clock.revive() and clock.alive and clock.process.pid != first.pid
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="sessions as on Linux")
+def test_one_that_was_killed_leaves_no_child_behind(made: list[Service], tmp_path: Path) -> None:
+    clock = service(made, tmp_path, HAS_A_CHILD)
+    clock.start()
+    until(lambda: len(family(clock.process)) == 2)
+    first, child = family(clock.process)
+    first.kill()
+    until(lambda: not clock.alive)
+    assert clock.revive()
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)  # it would keep its port
+
+
 def test_one_that_keeps_dying_is_given_up(made: list[Service], tmp_path: Path) -> None:
     clock = service(made, tmp_path, "print('out of springs')")
     clock.start()

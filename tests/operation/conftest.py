@@ -15,6 +15,11 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from flows.supervisor import command_of
+from phases.checkpoint import open_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -81,8 +86,8 @@ class Servers:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         for _ in range(10):
-            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=30)
-            if answer.status_code != 503:  # sqlite was busy; Prefect's own clients ask again too
+            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=60)
+            if answer.status_code != 503:  # its database was locked; Prefect's own clients try again, too
                 break
             time.sleep(1)
         answer.raise_for_status()
@@ -113,25 +118,61 @@ class Servers:
         state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
         self.call("POST", f"/flow_runs/{run}/set_state", state)
 
-    def until(self, condition: Any, seconds: float) -> None:
+    def until(self, condition: Any, seconds: float, pause: float = 0.3) -> None:
         """Wait for it."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"waited {seconds} s in vain\n{self.said}"
-            time.sleep(0.3)
+            time.sleep(pause)
+
+    def engines(self) -> list[psutil.Process]:
+        """The processes that execute runs, less those that outlived their worker."""
+        assert self.process is not None
+        return [p for p in self.process.children(recursive=True) if "prefect.engine" in command_of(p)]
 
     def engine(self) -> psutil.Process:
-        """The process that executes a run."""
-        found: list[psutil.Process] = []
+        """The process that executes a run, once there is one."""
+        self.until(self.engines, 240, 0.05)
+        return self.engines()[0]
 
-        def look() -> bool:
-            assert self.process is not None
-            below = self.process.children(recursive=True)
-            found[:] = [p for p in below if p.is_running() and "prefect.engine" in " ".join(p.cmdline())]
-            return bool(found)
+    def service(self, words: str) -> psutil.Process:
+        """The service that was started with these words."""
+        assert self.process is not None
+        return next(p for p in self.process.children() if words in command_of(p))
 
-        self.until(look, 60)
-        return found[0]
+    def kill_service(self, name: str, words: str, *others: psutil.Process) -> None:
+        """SIGKILL to a service, and to others within microseconds; wait until `forge up` has started it again."""
+        line = f"{name}: had died, started again"
+        before = self.said.count(line)
+        for process in (self.service(words), *others):
+            process.kill()
+        self.until(lambda: self.said.count(line) > before, 300)
+
+    def smoke(self, run: str, **changes: Any) -> str:
+        """Start the smoke profile, with a training state saved every second."""
+        cognate = self.deployment("forge-smoke")["parameters"]["config"]["cognate"]
+        often = {part: {**cognate[part], "save_seconds": 1} for part in ("trunk", "branch")}
+        return self.create("forge-smoke", run=run, reuse=False, cognate={**cognate, **often}, **changes)
+
+    def digests(self, run: str | Path) -> dict[str, str]:
+        """Every checkpoint of a run (its name, or its folder), siblings too, verified."""
+        made = [open_checkpoint(path.parent) for path in (self.runs / run).glob("*/forge.json")]
+        siblings = {f"{c.path.name}/{name}": s.digest for c in made for name, s in c.siblings.items()}
+        return siblings | {checkpoint.path.name: checkpoint.digest for checkpoint in made}
+
+    def tasks(self, run: str) -> dict[str, str]:
+        """The state of every task, by name; Prefect adds a suffix to some."""
+        found = self.call("POST", "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        return {task["name"].partition("-")[0]: task["state_name"] for task in found}
+
+    def tracked(self, run: str) -> list[Run]:
+        """What MLflow has of a flow run: the run itself first, then its phases."""
+        client = MlflowClient(self.mlflow_url)
+        experiment = client.get_experiment_by_name("agent-forge")
+        where = [] if experiment is None else [experiment.experiment_id]
+        parents = client.search_runs(where, f"tags.`prefect.flow_run_id` = '{run}'") if where else []
+        nested = [client.search_runs(where, f"tags.`mlflow.parentRunId` = '{p.info.run_id}'") for p in parents]
+        return [*parents, *(phase for runs in nested for phase in runs)]
 
 
 def make_project(folder: Path) -> Path:
@@ -151,3 +192,27 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         made.stop()
     finally:
         made.kill()
+
+
+@dataclass
+class Undisturbed:
+    """What a smoke run comes to when nothing happens to it."""
+
+    digests: dict[str, str]
+    seconds: float
+    """From the start of its process to its end."""
+    startup: float
+    """From the start of its process to its first file."""
+
+
+@pytest.fixture(scope="session")
+def undisturbed(servers: Servers) -> Undisturbed:
+    """A smoke run to compare with."""
+    run = servers.smoke("undisturbed")
+    servers.engine()
+    began = time.monotonic()
+    servers.until((servers.runs / "undisturbed" / "run.json").exists, 120, 0.05)
+    startup = time.monotonic() - began
+    done = servers.wait(run, seconds=600)
+    assert done["state_name"] == "RolledBack", done["state"]
+    return Undisturbed(servers.digests("undisturbed"), time.monotonic() - began, startup)
