@@ -59,11 +59,21 @@ def disturb(servers: Any, name: str, run: str, moments: list[float], startup: fl
         else:
             engine.kill()
         servers.until(lambda old=engine: recovering(servers, run, old), 300)
+        if servers.run(run)["state_type"] == "COMPLETED":
+            break  # it had just ended
         kills.append(Kill(name, moment, hit, with_worker, time.monotonic() - began))
         begun = moment - startup  # every process has to start once more
-    done = servers.wait(run, seconds=900)
-    assert done["state_name"] == "RolledBack", (done["state"], kills)
+    servers.until(lambda: over(servers, run), 900)
+    assert servers.run(run)["state_name"] == "RolledBack", (servers.run(run)["state"], kills)
     return kills
+
+
+def over(servers: Any, run: str) -> bool:
+    """Whether the run has ended by itself. Crashed is not the end: see `recovering`."""
+    state = servers.run(run)["state_type"]
+    if state == "CRASHED" and not servers.engines():
+        servers.retry(run)
+    return state in ("COMPLETED", "FAILED")
 
 
 def recovering(servers: Any, run: str, old: psutil.Process) -> bool:
