@@ -126,7 +126,7 @@ def test_a_person_decides(servers: Any, decision: str, name: str) -> None:
 
 
 def test_cancelled_run_stops_and_resumes(servers: Any) -> None:
-    run = servers.create("forge-smoke", **ONE_PHASE, run="cancelled")
+    run = servers.create("forge-smoke", **ONE_PHASE, run="cancelled", reuse=False)
     work = servers.runs / "cancelled" / "cognate.work"
     servers.until(work.exists, 120)
     process = servers.engine()
