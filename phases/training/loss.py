@@ -8,13 +8,14 @@ also saves the page faults of a fresh buffer a step. Positions of weight 0 are n
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 CHUNK = 1024
 """Rows of logits held at a time: at V = 2,048 the buffer (8 MiB) stays in the cache of common CPUs."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Σ wᵢ · nllᵢ over rows; the gradients are computed with the value and scaled in backward."""
+    """Σ wᵢ · nllᵢ over rows, and every nllᵢ; the sum's gradients are computed with it and scaled in backward."""
 
     @staticmethod
     def forward(
@@ -23,11 +24,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         head_VD: torch.Tensor,
         target_N: torch.Tensor,
         weight_N: torch.Tensor,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         head = head_VD.to(hidden_ND.dtype)
         grad_hidden = torch.empty_like(hidden_ND)
         grad_head = torch.zeros(head_VD.shape, dtype=torch.float32, device=head_VD.device)
-        total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
+        nll_N = torch.empty(len(hidden_ND), dtype=torch.float32, device=hidden_ND.device)
         for start in range(0, hidden_ND.shape[0], CHUNK):
             rows = slice(start, start + CHUNK)
             hidden, target, weight = hidden_ND[rows], target_N[rows, None], weight_N[rows, None]
@@ -35,14 +36,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits -= logits.amax(1, keepdim=True)  # so that exp cannot overflow
             gold = logits.gather(1, target)
             partition = logits.exp_().sum(1, keepdim=True)
-            total += ((partition.log() - gold) * weight).sum()
+            nll_N[rows] = (partition.log() - gold).squeeze(1)
             gradient = logits.mul_(weight / partition)  # softmax · w
             gradient.scatter_add_(1, target, -weight)  # − onehot · w
             gradient = gradient.to(hidden.dtype)
             grad_hidden[rows] = gradient @ head
             grad_head += gradient.T @ hidden
         ctx.save_for_backward(grad_hidden, grad_head.to(head_VD.dtype))
-        return total
+        ctx.mark_non_differentiable(nll_N)
+        return (nll_N * weight_N).sum(), nll_N
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -60,8 +62,24 @@ def linear_cross_entropy(
     """
     chosen = weight_BT.reshape(-1).nonzero().squeeze(1)
     hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
+    target_N, weight_N = target_BT.reshape(-1), weight_BT.reshape(-1)
     if len(chosen) < len(hidden_ND):
-        hidden_ND = hidden_ND[chosen]
-    target_N, weight_N = target_BT.reshape(-1)[chosen], weight_BT.reshape(-1)[chosen].float()
-    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden_ND, head_VD, target_N, weight_N)  # type: ignore[no-untyped-call]
-    return loss
+        hidden_ND, target_N, weight_N = hidden_ND[chosen], target_N[chosen], weight_N[chosen]
+    return linear_nll(hidden_ND, head_VD, target_N, weight_N)[0]
+
+
+def linear_nll(
+    hidden_ND: torch.Tensor, head_VD: torch.Tensor, target_N: torch.Tensor, weight_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(Σ weight · nll, which carries gradients; (N,) nll of every row in nats, which does not)."""
+    result: tuple[torch.Tensor, torch.Tensor]
+    result = _LinearCrossEntropy.apply(hidden_ND, head_VD, target_N, weight_N.float())  # type: ignore[no-untyped-call]
+    return result
+
+
+@torch.no_grad()
+def row_nll(hidden_ND: torch.Tensor, head_VD: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
+    """(N,) −log softmax(hidden · headᵀ)[target] in nats, chunk by chunk, without gradients."""
+    head = head_VD.to(hidden_ND.dtype)
+    parts = zip(hidden_ND.split(CHUNK), target_N.split(CHUNK), strict=True)
+    return torch.cat([F.cross_entropy((h @ head.T).float(), t, reduction="none") for h, t in parts])

@@ -1,0 +1,1 @@
+"""Quiet-STaR: thoughts between the tokens of running text, learnt without labels."""

@@ -1,0 +1,59 @@
+"""The phase's config: how thoughts are sampled, rewarded and mixed in."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from phases.cognate.config import Mix
+from phases.phase import PhaseConfig
+from phases.strict import StrictModel
+from phases.training.config import TrainingConfig
+
+
+class Thoughts(StrictModel):
+    """What a thought is."""
+
+    tokens: int = Field(8, ge=0, le=1024)
+    """Sampled tokens of a thought, the two delimiters not counted."""
+    samples: int = Field(2, ge=1)
+    """Parallel thoughts at a position; the reward is relative to their mean."""
+    positions: int | None = Field(32, ge=1)
+    """Positions of a row that think in a training step; empty: all."""
+    ahead: int = Field(4, ge=1)
+    """True tokens after a thought that it is rewarded for (the non-myopic loss)."""
+    temperature: float = Field(1.0, gt=0)
+    """Temperature of sampling."""
+    initial: str = "---"
+    """Text whose embedding the two delimiters start from."""
+    embedding_step: float = Field(10.0, ge=1)
+    """How many times as far the delimiters' embeddings move in a step."""
+
+
+class Reinforce(StrictModel):
+    """How thoughts that helped are made likelier."""
+
+    weight: float = Field(1.0, ge=0)
+    """Weight of the policy's loss."""
+    positive_only: bool = True
+    """Learn only from thoughts that are better than their siblings' mean, as in the paper."""
+    temperature: float = Field(1.0, gt=0)
+    """Temperature of the probabilities in the policy's loss; 1 fits the sampling, the authors' code has 3."""
+
+
+class QuietStarConfig(PhaseConfig):
+    """Phase 3: thoughts between tokens, two controls at equal budget."""
+
+    thoughts: Thoughts = Thoughts()
+    """What a thought is."""
+    reinforce: Reinforce = Reinforce()
+    """How thoughts that helped are made likelier."""
+    mixing_start: float = Field(0.1, gt=0, lt=1)
+    """Weight of the thought's prediction at the start; at exactly 0 no thought would ever be rewarded."""
+    training: TrainingConfig = TrainingConfig(steps=100, learning_rate=0.001, matrix_learning_rate=0.005, decay=0.6)
+    """Training of the thinking model and of each control."""
+    mix: Mix = Mix(text=0.6, reasoning=0.3, memory=0.1)
+    """Shares of the token streams, the same for the controls."""
+    checkpointing: bool = False
+    """Compute the activations of the thoughts again in the backward pass: less memory, about a third more time."""
+    on_fail: Literal["stop", "rollback", "retry"] = "rollback"
+    """A failed gate: stop the run, roll back to the parent and go on, or retry once with the next seed."""
