@@ -4,6 +4,7 @@ from pydantic import Field
 
 from phases.dataset import Split
 from phases.strict import SectionSeed, StrictModel
+from phases.tasks.reasoning import ReasoningTask
 
 
 class EvaluationConfig(StrictModel):
@@ -29,3 +30,18 @@ class EvaluationConfig(StrictModel):
     """Largest share by which bits per byte may rise over the parent's."""
     exit_confidence: float = Field(0.5, gt=0, le=1)
     """τ: a token leaves after the first layer whose top probability reaches it."""
+    thought_blocks: int | None = Field(64, ge=2)
+    """Text blocks on which thoughts are judged; empty: all."""
+    thought_positions: int = Field(16, ge=1)
+    """Positions of a block, and tokens of an answer, at which there is a thought."""
+    thought_items: int | None = Field(128, ge=2)
+    """Reasoning items that are answered with a thought before every token; empty: all."""
+    thought_lengths: tuple[int, ...] = Field((0, 8, 16, 32), min_length=1)
+    """Lengths of thoughts whose gain is compared."""
+    zero_shot: tuple[ReasoningTask, ...] = (
+        ReasoningTask(name="lcm", params={"min_value": 2, "max_value": 30}),
+        ReasoningTask(name="letter_counting", params={"min_words": 2, "max_words": 4}),
+    )
+    """Kinds of questions to think about without having trained on them; those that were trained on are left out."""
+    zero_shot_items: int = Field(128, ge=2)
+    """Questions of each of those kinds."""

@@ -2,9 +2,11 @@
 
     answers = exact_match(model, tokenizer, data.items("test", "reasoning"))
 
-Token-identical to `model.generate(do_sample=False)` of transformers on each prompt alone (tested). Prompts of similar
-length share a batch, so there is little padding; a finished row leaves the batch, so a long answer does not cost the
-short ones. Every item may write as many tokens as the longest gold completion of the set needs, plus `MARGIN`.
+Token-identical to `model.generate(do_sample=False)` of transformers on each prompt alone (tested), tokens that the
+generation config suppresses included. Prompts of similar length share a batch, so there is little padding; a finished
+row leaves the batch, so a long answer does not cost the short ones. Every item may write as many tokens as the longest
+gold completion of the set needs, plus `MARGIN`. A thinking model thinks before each token that it writes; which
+thoughts it draws depends on who shares the batch.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
+from evaluation.thinking import at_last_position
 from phases.tasks.item import Item, extract_answer, render_completion, render_prompt
 
 MARGIN = 8
@@ -69,10 +72,12 @@ def greedy(
         raise ValueError("a prompt has no tokens; decoding needs at least one to start from")
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     result: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        for i, tokens in zip(chosen, _decode([prompts[i] for i in chosen], model, max_new_tokens, stop), strict=True):
-            result[i] = tokens
+    with at_last_position(model):
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            written = _decode([prompts[i] for i in chosen], model, max_new_tokens, stop)
+            for i, tokens in zip(chosen, written, strict=True):
+                result[i] = tokens
     return result
 
 
@@ -80,6 +85,7 @@ def _decode(prompts: Sequence[Sequence[int]], model: Any, max_new_tokens: int, s
     """One batch. `alive` maps the rows that are still in the batch to the prompts' order."""
     tokens_BT, mask_BT = left_pad(prompts, model.device)
     position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
+    suppressed = list(model.generation_config.suppress_tokens or [])
     cache = DynamicCache(config=model.config)
     written: list[list[int]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
@@ -87,7 +93,9 @@ def _decode(prompts: Sequence[Sequence[int]], model: Any, max_new_tokens: int, s
         hidden_BTD = model.model(
             input_ids=tokens_BT, attention_mask=mask_BT, position_ids=position_BT, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        next_B = model.lm_head(hidden_BTD[:, -1]).argmax(-1)
+        logits_BV = model.lm_head(hidden_BTD[:, -1])
+        logits_BV[:, suppressed] = float("-inf")
+        next_B = logits_BV.argmax(-1)
         for row, token in zip(alive, next_B.tolist(), strict=True):
             written[row].append(token)
         going = [i for i, token in enumerate(next_B.tolist()) if token not in stop]

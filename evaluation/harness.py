@@ -2,6 +2,8 @@
 
     forge evaluate CHECKPOINT --tasks forge_reasoning,hellaswag
 
+    forge evaluate CHECKPOINT --tasks forge_reasoning --thoughts on
+
 Our tasks need no network (their items are the prepared data's). A standard task fetches its data from the hub on
 first use. Only the results are kept; answers agree with `generation.exact_match` and `choice.multiple_choice` item by
 item (tested).
@@ -16,9 +18,11 @@ from typing import Any
 
 from evaluation.harness_tasks import LOCAL, write_tasks
 from evaluation.metric import Metric
+from evaluation.thinking import open_model
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset, Split
 from phases.errors import InputError
+from phases.quiet_star.decoder import Mode
 
 BOOTSTRAP = 100
 """Resamples for the few standard metrics that have no closed-form standard error (BLEU and the like)."""
@@ -32,11 +36,13 @@ def run_tasks(
     split: Split = "test",
     batch: int = 64,
     limit: int | None = None,
+    thoughts: Mode = "off",
+    seed: int = 0,
 ) -> list[Metric]:
-    """Metrics of the named tasks; our own are written to `folder` first.
+    """Metrics of the named tasks, with the model's thoughts as told; our own are written to `folder` first.
 
     Raises `InputError` for an unknown name, for one of ours without `data` or items, and when a task's data cannot be
-    fetched.
+    fetched; `CheckpointError` when the checkpoint cannot think.
     """
     tokenizer = checkpoint.tokenizer()
     own = [name for name in tasks if name in LOCAL]
@@ -45,7 +51,7 @@ def run_tasks(
     with quiet():
         manager = _manager(folder if own else None, standard=len(own) < len(tasks))
         check_names(tasks, manager)
-        return _evaluate(checkpoint.model(), tokenizer, tasks, manager, batch, limit)
+        return _evaluate(open_model(checkpoint, thoughts, seed), tokenizer, tasks, manager, batch, limit)
 
 
 def _write_own(
@@ -85,9 +91,10 @@ def _evaluate(
 ) -> list[Metric]:
     from datasets.exceptions import DatasetsError
     from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
 
-    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, device=str(model.device))
+    from evaluation.harness_model import ThinkingLM
+
+    wrapped = ThinkingLM(model, tokenizer, batch)
     try:
         # No seeds: the harness would set the process's global random state, and nothing here draws from it.
         results = simple_evaluate(

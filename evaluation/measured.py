@@ -1,8 +1,9 @@
 """Everything that is measured on one model, and on the floors, over the same held-out units.
 
-    forge evaluate CHECKPOINT --data DIR
+    forge evaluate CHECKPOINT --data DIR --thoughts on
 
-Bits per byte and perplexity at full and at half depth, exact match, recall, half-depth accuracy, multiple choice.
+Bits per byte and perplexity at full and at half depth, exact match, recall, half-depth accuracy, multiple choice. With
+thoughts all of them are measured on the thinking model but those at half depth: a thought needs all layers.
 """
 
 from collections.abc import Sequence
@@ -29,9 +30,12 @@ from evaluation.specialities import (
     speciality_metrics,
     speciality_scores,
 )
+from evaluation.thinking import open_model, thinking_losses, without_thoughts
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
 from phases.errors import DataError
+from phases.quiet_star.decoder import Mode
+from phases.quiet_star.storage import thinks
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Measured:
 
     text: BlockLosses
     half: BlockLosses
-    """At half depth."""
+    """At half depth, without thoughts."""
     scores: Scores
     choices: Choices | None
 
@@ -58,8 +62,10 @@ def measure(model: Any, tokenizer: Any, units: Units, config: EvaluationConfig) 
             f"the data has token {largest} but the model's vocabulary ends at {vocabulary - 1}; prepare the data with "
             "this model's tokenizer"
         )
-    layers = len(model.model.layers)
-    text, half = depth_losses(model, units.text_NT, units.bytes_N, (layers, max(1, layers // 2)))
+    plain, layers = without_thoughts(model), len(model.model.layers)
+    text, half = depth_losses(plain, units.text_NT, units.bytes_N, (layers, max(1, layers // 2)))
+    if model is not plain:
+        text = thinking_losses(model, units.text_NT, units.bytes_N)
     choice = units.items["choice"]
     return Measured(
         text=text,
@@ -129,22 +135,41 @@ def item_tables(units: Units, by_model: dict[str, Scores]) -> dict[str, Table]:
 
 
 def evaluate_checkpoint(
-    checkpoint: Checkpoint, data: Dataset, config: EvaluationConfig, names: Sequence[str] = ()
+    checkpoint: Checkpoint,
+    data: Dataset,
+    config: EvaluationConfig,
+    names: Sequence[str] = (),
+    thoughts: Mode = "off",
 ) -> Judgement:
-    """Metrics, floors and tables of one checkpoint and of its siblings called `names`; no gates."""
+    """Metrics, floors and tables of one checkpoint and of its siblings called `names`; no gates.
+
+    Siblings that cannot think are measured without thoughts; when the checkpoint itself cannot, it is an error.
+    """
     units = held_out(data, config)
     siblings = checkpoint.siblings if names else {}
     family = {"model": checkpoint, **{name: siblings[name] for name in names}}
-    measured = {name: measure(c.model(), c.tokenizer(), units, config) for name, c in family.items()}
+    measured = {}
+    for name, c in family.items():
+        model = open_model(c, thoughts if name == "model" or thinks(c.path) else "off", config.seed)
+        measured[name] = measure(model, c.tokenizer(), units, config)
     broken = [name for name, m in measured.items() if m.not_finite]
     if broken:
         raise DataError(f"{checkpoint.path}: {', '.join(broken)} has NaN or infinite losses; it cannot be measured")
     scores = {name: m.scores for name, m in measured.items()}
     metrics = [metric for name, m in measured.items() for metric in model_metrics(name, m, units.split)]
-    return Judgement(
-        metrics=(*metrics, *floor_metrics(data, units, text_floors(data, units))),
-        tables={"matrix": matrix_table(scores), **item_tables(units, scores)},
-    )
+    tables = {"matrix": matrix_table(scores), **item_tables(units, scores)}
+    if thoughts != "off":
+        metrics, tables["matrix"] = _half_depth_is_plain(metrics, tables["matrix"])
+    return Judgement(metrics=(*metrics, *floor_metrics(data, units, text_floors(data, units))), tables=tables)
+
+
+def _half_depth_is_plain(metrics: Sequence[Metric], matrix: Table) -> tuple[list[Metric], Table]:
+    """The same under names that say that nothing at half depth was thought about."""
+    renamed = [
+        metric.model_copy(update={"name": f"{metric.name} (no thoughts)"}) if "/half_depth" in metric.name else metric
+        for metric in metrics
+    ]
+    return renamed, matrix.model_copy(update={"title": f"{matrix.title}; adaptive: half depth, no thoughts"})
 
 
 def mean_of_specialities(scores: Scores) -> float:

@@ -38,6 +38,40 @@ def running_mean(values: Floats, window: int) -> Floats:
     return np.asarray((sums[end] - sums[start]) / (end - start))
 
 
+def thought_curves(curves: Mapping[str, Curve], title: str = "Thoughts while they were learnt") -> Figure:
+    """One panel each for reward, mixing weight and entropy against step, as far as there are such curves."""
+    labels = {
+        "reward": "reward (nats over the true tokens)",
+        "mixing_weight": "weight of the thought",
+        "thought_entropy": "entropy (nats/token)",
+    }
+    drawn = [name for name in labels if curves.get(name)]
+    figure, _ = _new("", "", "", (3.6 * max(1, len(drawn)), 3.2))
+    figure.clear()
+    figure.suptitle(title, fontsize=11)
+    for index, name in enumerate(drawn):
+        axes = figure.add_subplot(1, len(drawn), index + 1)
+        x, y = _columns(curves[name])
+        axes.plot(x, y, color=f"C{index}", linewidth=1.4)
+        axes.set_xlabel("step")
+        axes.set_title(labels[name], fontsize=9)
+        axes.grid(alpha=0.25)
+        if name == "reward":
+            axes.axhline(0.0, color="grey", linewidth=0.8)
+    return figure
+
+
+def thought_gains(table: Table, title: str = "Gain by length of the thought") -> Figure:
+    """Nats a token saved over no thought, with standard errors, against the thought's length (`length_table`)."""
+    figure, axes = _new(title, "thought tokens", "gain (nats/token)")
+    lengths = [int(str(row[0]).split()[0]) for row in table.rows]
+    place = [table.columns.index(name) for name in ("gain over off", "gain over off ±")]
+    gains, errors = ([float(row[i] or 0) for row in table.rows] for i in place)
+    axes.errorbar(lengths, gains, yerr=errors, marker="o", capsize=3)
+    axes.axhline(0.0, color="grey", linewidth=0.8)
+    return figure
+
+
 def matrix_heat_map(table: Table) -> Figure:
     """Models × specialities with value ± standard error; colour is relative within each column.
 

@@ -21,6 +21,7 @@ from evaluation.judgement import Cell, Table
 from evaluation.language import spread, text_blocks
 from evaluation.metric import Metric, Values, mean_metric, standard_error
 from evaluation.significance import Difference, paired_bootstrap
+from evaluation.thinking import without_thoughts
 from phases.dataset import Dataset
 from phases.errors import DataError
 from phases.probe import SPECIALITIES, half_depth_accuracy
@@ -63,9 +64,9 @@ def held_out(data: Dataset, config: EvaluationConfig) -> Units:
 
 
 def speciality_scores(model: Any, tokenizer: Any, units: Units, batch: int = 64) -> Scores:
-    """One value a unit: decoded answers that are right, and half-depth accuracy by block."""
+    """One value a unit: decoded answers that are right, and half-depth accuracy (of the plain weights) by block."""
     decoded = {name: exact_match(model, tokenizer, units.items[name], batch).right_N for name in SPECIALITIES[:2]}
-    return {**decoded, "adaptive": half_depth_accuracy(model, units.text_NT)}
+    return {**decoded, "adaptive": half_depth_accuracy(without_thoughts(model), units.text_NT)}
 
 
 def speciality_metrics(model: str, scores: Scores, split: str, parent: Scores | None = None) -> list[Metric]:

@@ -1,18 +1,21 @@
 """What thoughts are worth, position by position: the next token's loss without, with and with another's thought.
 
-    losses = thought_losses(thinker, tokens_NT, anchor_NP, Thinking(tokens=8))
+    losses = thought_losses(thinker, places, Thinking(tokens=8))
 
 Positions are drawn once and shared by every model and every mode, so that all differences are paired. The shuffled
 mode gives a position a thought that was sampled at another text; it is read in the position's own context, so only the
 thought's content changes, not its form.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from evaluation.thought_units import Places
 from phases.quiet_star.decoder import Thinking, shuffle
 from phases.quiet_star.mixing import mix
 from phases.quiet_star.thinker import Thinker, read_thoughts, sample_thoughts
@@ -35,32 +38,48 @@ class ThoughtLosses:
     entropy: float
     """Mean entropy of the thoughts' tokens, nats."""
 
-
-def positions(weight_NT: torch.Tensor, count: int, seed: int) -> torch.Tensor:
-    """(N, P) sorted positions of each row, drawn without replacement among those of positive weight."""
-    generator = torch.Generator().manual_seed(seed)
-    fewest = int((weight_NT > 0).sum(1).min())
-    return torch.multinomial(weight_NT, min(count, fewest), generator=generator).sort(1).values
+    @property
+    def distinct(self) -> float:
+        """Share of the thoughts that are distinct; 1 when they have no tokens to differ in."""
+        every = self.tokens_NPn.reshape(-1, self.tokens_NPn.shape[-1])
+        return len(np.unique(every, axis=0)) / len(every) if every.shape[1] else 1.0
 
 
 @torch.no_grad()
-def thought_losses(
-    thinker: Thinker,
-    tokens_NT: torch.Tensor,
-    anchor_NP: torch.Tensor,
-    thinking: Thinking,
-    batch: int = 16,
-    pause: bool = False,
-) -> ThoughtLosses:
-    """Losses of predicting `tokens_NT[:, p + 1]` at each position p. `pause`: the thought is start delimiters only."""
+def plain_losses(model: Any, where: Places, batch: int = 16) -> Floats:
+    """(N, P) nats of a model that does not think."""
+    parts = []
+    for tokens_BT, anchor_BP in _batches(where, batch):
+        hidden_BTD = model.model(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
+        row = torch.arange(len(tokens_BT))[:, None]
+        target_BP = tokens_BT[row, anchor_BP + 1]
+        nll = row_nll(hidden_BTD[row, anchor_BP].flatten(0, 1), model.lm_head.weight, target_BP.flatten())
+        parts.append(nll.view_as(target_BP))
+    return torch.cat(parts).double().numpy()
+
+
+@torch.no_grad()
+def thought_losses(thinker: Thinker, where: Places, thinking: Thinking, batch: int = 16) -> ThoughtLosses:
+    """Losses of predicting the token after each position."""
     generator = torch.Generator().manual_seed(thinking.seed)
-    parts = [
-        _batch(thinker, rows, anchors, thinking, generator, pause)
-        for rows, anchors in zip(tokens_NT.split(batch), anchor_NP.split(batch), strict=True)
-    ]
+    parts = [_batch(thinker, rows, anchors, thinking, generator) for rows, anchors in _batches(where, batch)]
     off, on, shuffled, mixing, tokens, entropy = zip(*parts, strict=True)
-    joined = [torch.cat(part).double().numpy() for part in (off, on, shuffled, mixing)]
-    return ThoughtLosses(*joined, torch.cat(tokens).numpy(), float(np.mean(entropy)))
+    return ThoughtLosses(
+        off_NP=_joined(off),
+        on_NP=_joined(on),
+        shuffled_NP=_joined(shuffled),
+        mixing_NP=_joined(mixing),
+        tokens_NPn=torch.cat(tokens).numpy(),
+        entropy=float(np.mean(entropy)),
+    )
+
+
+def _batches(where: Places, batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return zip(torch.split(where.tokens_NT, batch), torch.split(where.anchor_NP, batch), strict=True)
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> Floats:
+    return torch.cat(list(parts)).double().numpy()
 
 
 def _batch(
@@ -69,7 +88,6 @@ def _batch(
     anchor_BP: torch.Tensor,
     thinking: Thinking,
     generator: torch.Generator,
-    pause: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
     inputs_BT = tokens_BT[:, :-1]
     place_BT = torch.arange(inputs_BT.shape[1]).expand_as(inputs_BT)
@@ -77,7 +95,7 @@ def _batch(
     row = torch.arange(len(inputs_BT))[:, None]
     plain_BPD, target_BP = hidden_BTD[row, anchor_BP], tokens_BT[row, anchor_BP + 1]
     anchor_BR = anchor_BP.repeat(1, thinking.samples)
-    if pause:
+    if thinking.pause:
         thought_BRN, entropy = torch.full((*anchor_BR.shape, thinking.tokens), thinker.start), 0.0
     else:
         drawn, _ = sample_thoughts(thinker, text, anchor_BR, thinking.tokens, thinking.temperature, generator)

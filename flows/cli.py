@@ -3,6 +3,7 @@
     forge run --profile smoke
     forge phase evomerge --input checkpoints/laptop/cognate --out /tmp/merged
     forge evaluate checkpoints/laptop/evomerge --tasks forge_reasoning
+    forge generate checkpoints/laptop/quiet_star --prompt "def " --think --show-thoughts
     forge report checkpoints/laptop --json
     forge phases
     forge promote forge-agent --version 3
@@ -80,7 +81,10 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("checkpoint", type=Path, metavar="CKPT")
     evaluate.add_argument("--data", type=Path, metavar="DIR", help="prepared data (default: that of the run)")
     evaluate.add_argument("--tasks", metavar="A,B", help="lm-eval tasks, ours or standard ones, instead")
+    text = "let the model think first (quiet_star), or with another position's thoughts (default: off)"
+    evaluate.add_argument("--thoughts", choices=("on", "off", "shuffled"), default="off", help=text)
     _add_config(evaluate)
+    _add_generate(_command(commands, "generate", "write what follows a prompt", "flows.generate"))
     report = _command(commands, "report", "print the report of a run")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its name in checkpoints/")
     _command(commands, "phases", "list the phases of the chain")
@@ -110,6 +114,26 @@ def _command(
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     made.add_argument("--verbose", action="store_true", help="show the logs of Prefect and transformers")
     return made
+
+
+def _add_generate(generate: argparse.ArgumentParser) -> None:
+    add = generate.add_argument
+    add("checkpoint", type=Path, metavar="CKPT")
+    add("--prompt", metavar="TEXT", help="what to continue (default: standard input)")
+    add("--question", action="store_true", help="put the prompt as a question, as the tasks are")
+    add("--max-new-tokens", type=int, default=128, metavar="N", help="write at most so many (default: 128)")
+    add(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="draw tokens; 0 (default) takes the likeliest",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
+    add("--think", action="store_true", help="think before each token")
+    add("--shuffled", action="store_true", help="think, but read another position's thought")
+    add("--tokens", type=int, metavar="N", help="length of a thought (default: as in training)")
+    add("--show-thoughts", action="store_true", help="print each thought on stderr, with its weight")
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:

@@ -73,7 +73,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     checkpoint, config = open_checkpoint(arguments.checkpoint), _config(arguments)
     if arguments.tasks is None:
-        judgement = evaluate_checkpoint(checkpoint, _found(arguments), config.evaluation)
+        judgement = evaluate_checkpoint(checkpoint, _found(arguments), config.evaluation, thoughts=arguments.thoughts)
     else:
         import tempfile
 
@@ -81,9 +81,19 @@ def evaluate(arguments: argparse.Namespace) -> int:
         data = _found(arguments, required=False)
         with tempfile.TemporaryDirectory() as folder:
             settings = config.evaluation
-            metrics = run_tasks(checkpoint, names, Path(folder), data, settings.split, settings.batch, settings.items)
+            metrics = run_tasks(
+                checkpoint,
+                names,
+                Path(folder),
+                data,
+                settings.split,
+                settings.batch,
+                settings.items,
+                arguments.thoughts,
+                settings.seed,
+            )
         judgement = Judgement(metrics=tuple(metrics))
-    _print_judgement(judgement, checkpoint, arguments.json)
+    _print_judgement(judgement, checkpoint, arguments)
     return 0
 
 
@@ -183,11 +193,12 @@ def _print_outcome(outcome: "Outcome", as_json: bool) -> None:
     print(f"\ncheckpoint: {outcome.made.path}")
 
 
-def _print_judgement(judgement: "Judgement", checkpoint: "Checkpoint", as_json: bool) -> None:
+def _print_judgement(judgement: "Judgement", checkpoint: "Checkpoint", arguments: argparse.Namespace) -> None:
     from evaluation.render import table_text, text_table, with_error
 
-    if as_json:
-        _print_json({"checkpoint": checkpoint.digest, **judgement.model_dump(mode="json")})
+    if arguments.json:
+        measured = {"checkpoint": checkpoint.digest, "thoughts": arguments.thoughts}
+        _print_json({**measured, **judgement.model_dump(mode="json")})
         return
     rows = [(m.name, with_error(m.value, m.stderr), f"{m.n:,}", m.unit) for m in judgement.metrics]
     print(text_table(("metric", "value", "n", "unit"), rows))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from evaluation.evolution import search_curves
-from evaluation.plots import Curve, evolution_curves, loss_curves, matrix_heat_map
+from evaluation.plots import Curve, evolution_curves, loss_curves, matrix_heat_map, thought_curves, thought_gains
 from flows.gating import Outcome
 from phases.evomerge.report import LINEAGE
 
@@ -22,4 +22,9 @@ def figures(outcome: Outcome, curves: Mapping[str, Curve]) -> "dict[str, Figure]
         drawn["matrix.png"] = matrix_heat_map(outcome.judgement.tables["matrix"])
     if (outcome.made.path / LINEAGE).is_file():
         drawn["evolution.png"] = evolution_curves(*search_curves(outcome.made.path))
+    thoughts = {name.removeprefix("thoughts/"): curve for name, curve in curves.items() if name.startswith("thoughts/")}
+    if "reward" in thoughts:
+        drawn["thoughts.png"] = thought_curves(thoughts)
+    if "thought_length" in outcome.judgement.tables:
+        drawn["thought_length.png"] = thought_gains(outcome.judgement.tables["thought_length"])
     return drawn

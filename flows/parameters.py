@@ -24,6 +24,7 @@ from phases.data.config import DataConfig
 from phases.errors import ConfigError
 from phases.evomerge.run import EvomergeConfig
 from phases.phase import PhaseConfig
+from phases.quiet_star.config import QuietStarConfig
 from phases.storage import explain_os_errors
 from phases.strict import StrictModel
 
@@ -70,6 +71,8 @@ class ForgeConfig(StrictModel):
     """Phase 1: a trunk and three specialised branches."""
     evomerge: EvomergeConfig = EvomergeConfig()
     """Phase 2: an evolved merge of the branches."""
+    quiet_star: QuietStarConfig = QuietStarConfig()
+    """Phase 3: thoughts between tokens."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How phases are judged."""
 

@@ -13,21 +13,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from phases.checkpoint import load_model
 from phases.cognate.config import CognateConfig
-from phases.errors import CheckpointError, MissingDependency
+from phases.errors import MissingDependency
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-def check_decoder(model: Any, where: str) -> None:
-    """Raise `CheckpointError` unless the model is a Llama-, Qwen- or Mistral-style decoder."""
-    inner = getattr(model, "model", None)
-    parts = [name for name in ("embed_tokens", "layers", "norm") if not hasattr(inner, name)]
-    parts += [] if hasattr(model, "lm_head") else ["lm_head"]
-    if parts:
-        raise CheckpointError(
-            f"{where}: {type(model).__name__} is not a Llama-, Qwen- or Mistral-style decoder (no {', '.join(parts)}); "
-            "give one that is"
-        )
 
 
 def check_tuning(config: CognateConfig) -> None:

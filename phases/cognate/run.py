@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM
 
+from phases.architecture import check_decoder
 from phases.checkpoint import (
     Checkpoint,
     Manifest,
@@ -29,7 +30,7 @@ from phases.checkpoint import (
     save_checkpoint,
     save_family,
 )
-from phases.cognate.base import check_decoder, check_tuning, merge_adapters, with_adapters
+from phases.cognate.base import check_tuning, merge_adapters, with_adapters
 from phases.cognate.config import BRANCHES, CognateConfig
 from phases.cognate.layerskip import EarlyExit
 from phases.cognate.shape import PRESETS, llama_config

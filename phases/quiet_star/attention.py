@@ -51,8 +51,10 @@ def thread_attention(
     `text`: keys and values (B, K, T, F); `own`: keys and values (B, K, R, J + L, F); masks as `visible` (B, R, L or 1,
     T) and `own_visible` (L, J + L) give them.
     """
-    bias, own_bias = _bias(seen_BRLT), _bias(own_seen)
-    result: torch.Tensor = _ThreadAttention.apply(query, *text, *own, bias, own_bias, scale)  # type: ignore[no-untyped-call]
+    # Rotary positions leave autocast's half precision, and the values have it; backward runs outside of autocast.
+    kind = text[1].dtype
+    tensors = [tensor.to(kind) for tensor in (query, *text, *own)]
+    result: torch.Tensor = _ThreadAttention.apply(*tensors, _bias(seen_BRLT), _bias(own_seen), scale)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -113,7 +115,12 @@ def _slices(query: torch.Tensor, text_key: torch.Tensor) -> list[slice]:
 
 
 def _scores(
-    q: torch.Tensor, text_key: torch.Tensor, own_key: torch.Tensor, bias: torch.Tensor, own_bias: torch.Tensor, scale: float
+    q: torch.Tensor,
+    text_key: torch.Tensor,
+    own_key: torch.Tensor,
+    bias: torch.Tensor,
+    own_bias: torch.Tensor,
+    scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(b, K, G, R, L, T) and (b, K, G, R, L, J + L) masked scores in float32."""
     text = _over_text(q, text_key.transpose(-1, -2)).float().mul_(scale)

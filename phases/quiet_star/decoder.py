@@ -8,9 +8,11 @@ those after a thought. Thoughts do not stay in the context: each position has it
 """
 
 import copy
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from phases.quiet_star.mixing import mix
 from phases.quiet_star.thinker import Thinker, read_thoughts, sample_thoughts
@@ -27,16 +29,28 @@ class Thinking(StrictModel):
 
     mode: Mode = "on"
     """`shuffled` gives every position the thought of another one: a thought's form without its content."""
-    tokens: int = 8
+    tokens: int = Field(8, ge=0)
     """Length of a thought, delimiters left out."""
-    samples: int = 1
+    samples: int = Field(1, ge=1)
     """Thoughts a position; their predictions' logits are averaged."""
-    temperature: float = 1.0
+    temperature: float = Field(1.0, gt=0)
     """Temperature of sampling the thought."""
     everywhere: bool = True
     """Think at every new position (scoring a text), or at the last one only (writing)."""
     seed: int = 0
     """Seed of the thoughts."""
+    pause: bool = False
+    """A thought is start delimiters only: the control, which has nothing to say."""
+
+
+@dataclass(frozen=True)
+class Thought:
+    """What was thought at P positions, and how much of the predictions came from it."""
+
+    tokens_BSPN: torch.Tensor
+    """(B, S, P, n) tokens that were read, so another position's when shuffled; delimiters left out."""
+    weight_BSP: torch.Tensor
+    """(B, S, P) mixing weights."""
 
 
 class ThinkingDecoder(torch.nn.Module):
@@ -46,6 +60,8 @@ class ThinkingDecoder(torch.nn.Module):
         super().__init__()
         self.inner, self.thinker, self.thinking = thinker.model.model, thinker, thinking
         self.generator = torch.Generator(next(thinker.parameters()).device).manual_seed(thinking.seed)
+        self.newest: Thought | None = None
+        """The thoughts of the newest positions; of the last `THREADS` at most."""
         self._earlier: torch.Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -67,10 +83,8 @@ class ThinkingDecoder(torch.nn.Module):
         thinking = slice(input_ids.shape[1] - new, None)
         anchor_BR = place_BT[:, -new:]
         step = max(1, THREADS // (len(input_ids) * self.thinking.samples))
-        mixed = [
-            self._mixed(text, plain, anchor)
-            for plain, anchor in zip(hidden_BTD[:, thinking].split(step, 1), anchor_BR.split(step, 1), strict=True)
-        ]
+        parts = zip(torch.split(hidden_BTD[:, thinking], step, 1), torch.split(anchor_BR, step, 1), strict=True)
+        mixed = [self._mixed(text, plain_BPD, anchor_BP) for plain_BPD, anchor_BP in parts]
         output.last_hidden_state = torch.cat([hidden_BTD[:, : thinking.start], *mixed], 1)
         return output
 
@@ -78,34 +92,43 @@ class ThinkingDecoder(torch.nn.Module):
         """(B, P, D) hidden states after a thought at each of P anchors, mixed with those before it."""
         thinking, (rows, places) = self.thinking, anchor_BP.shape
         anchor_BR = anchor_BP.repeat(1, thinking.samples)
-        drawn, _ = sample_thoughts(
-            self.thinker, text, anchor_BR, thinking.tokens, thinking.temperature, self.generator
-        )
-        thought_BRN = drawn.tokens_BRN
+        thought_BRN = self._think(text, anchor_BR)
         if thinking.mode == "shuffled":
             thought_BRN = self._of_another(text, thought_BRN)
         _, after_BRKD = read_thoughts(self.thinker, text, anchor_BR, thought_BRN, thought_BRN[..., :0])
         after = after_BRKD.view(rows, thinking.samples, places, -1)
         plain = plain_BPD[:, None].expand_as(after)
-        return mix(plain, after, self.thinker.head(plain, after)).mean(1)
+        weight = self.thinker.head(plain, after)
+        self.newest = Thought(thought_BRN.view(rows, thinking.samples, places, -1), weight.squeeze(-1))
+        return mix(plain, after, weight).mean(1)
+
+    def _think(self, text: Text, anchor_BR: torch.Tensor) -> torch.Tensor:
+        """(B, R, n) a thought for every anchor."""
+        thinking = self.thinking
+        if thinking.pause:
+            return anchor_BR.new_full((*anchor_BR.shape, thinking.tokens), self.thinker.start)
+        sampled, _ = sample_thoughts(
+            self.thinker, text, anchor_BR, thinking.tokens, thinking.temperature, self.generator
+        )
+        return sampled.tokens_BRN
 
     def _of_another(self, text: Text, thought_BRN: torch.Tensor) -> torch.Tensor:
         """Every thread gets another's thought; a lonely one that of the last step, or of the text's first token."""
-        if thought_BRN.shape[:2].numel() > 1:
+        if thought_BRN.shape[:2].numel() > self.thinking.samples:
             return shuffle(thought_BRN)
         earlier = self._earlier
         if earlier is None:
-            first = torch.zeros_like(thought_BRN[..., 0])
-            earlier = sample_thoughts(
-                self.thinker, text, first, self.thinking.tokens, self.thinking.temperature, self.generator
-            )[0].tokens_BRN
+            earlier = self._think(text, anchor_BR=thought_BRN.new_zeros(thought_BRN.shape[:2]))
         self._earlier = thought_BRN
         return earlier
 
 
 def shuffle(thought_BRN: torch.Tensor) -> torch.Tensor:
-    """(B, R, n) the thought of the same thread of the next row, so of another text; of the next thread in one row."""
-    return thought_BRN.roll(1, 0 if len(thought_BRN) > 1 else 1)
+    """(B, R, n) the thought of the thread before, of the row before: another place, and another text if there is one.
+
+    Rows alone would not do: those of a multiple-choice item have the prompt in common.
+    """
+    return thought_BRN.roll((1, 1), (0, 1))
 
 
 def places(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, before: int) -> torch.Tensor:

@@ -29,7 +29,9 @@ class MixingHead(torch.nn.Module):
 
     def forward(self, plain: torch.Tensor, thought: torch.Tensor) -> torch.Tensor:
         """(…, 1) weight of the thought from hidden states (…, D) before and after it."""
-        return torch.sigmoid(self.layers(torch.cat([plain, thought], -1)).float())
+        both = torch.cat([plain, thought], -1)
+        first: torch.nn.Linear = self.layers[0]  # type: ignore[assignment]
+        return torch.sigmoid(self.layers(both.to(first.weight.dtype)).float())
 
 
 def mix(plain: torch.Tensor, thought: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

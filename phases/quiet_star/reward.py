@@ -14,7 +14,7 @@ def sample_anchors(weight_BT: torch.Tensor, count: int | None, ahead: int) -> to
     if count is None or count >= places:
         return torch.arange(places, device=chance.device).expand(len(chance), places)
     # A row may have fewer places of any weight than are wanted: the rest is drawn from those of none.
-    return torch.multinomial(chance + 1e-6 * chance.amax(), count).sort(1).values
+    return torch.multinomial(chance + 1e-6 * chance.amax(1, keepdim=True).clamp(min=1e-6), count).sort(1).values
 
 
 def following(values_BT: torch.Tensor, anchor_BP: torch.Tensor, ahead: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -29,9 +29,9 @@ class ThinkingFile(StrictModel):
     """Id of the token before a thought."""
     end: int
     """Id of the token after a thought."""
-    tokens: int
+    tokens: int = Field(ge=0)
     """Length of the thoughts it was trained with, delimiters left out."""
-    temperature: float = 1.0
+    temperature: float = Field(1.0, gt=0)
     """Temperature they were sampled at."""
     pause: bool = False
     """Whether thoughts are start delimiters only: the control."""

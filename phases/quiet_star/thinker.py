@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from phases.quiet_star.mixing import MixingHead
-from phases.quiet_star.threads import Text, Threads, continue_threads
+from phases.quiet_star.threads import Text, Threads, continue_threads, enable_threads
 
 LOGITS_BYTES = 32 * 2**20
 """Upper bound of the float32 logits that are held at a time while sampling."""
@@ -24,6 +24,7 @@ class Thinker(torch.nn.Module):
 
     def __init__(self, model: Any, head: MixingHead, start: int, end: int) -> None:
         super().__init__()
+        enable_threads(model)
         self.model, self.head, self.start, self.end = model, head, start, end
 
     @property
@@ -73,7 +74,7 @@ def _draw(
     rows = max(1, LOGITS_BYTES // (4 * len(matrix)))
     uniform_N = torch.rand(len(hidden_ND), device=hidden_ND.device, generator=generator)
     tokens, entropy = [], hidden_ND.new_zeros((), dtype=torch.float32)
-    for part, uniform in zip(hidden_ND.split(rows), uniform_N.split(rows), strict=True):
+    for part, uniform in zip(torch.split(hidden_ND, rows), torch.split(uniform_N, rows), strict=True):
         logits = thinker.model.lm_head(part).float().div_(temperature)
         logits[:, [thinker.start, thinker.end]] = float("-inf")
         chance = logits.softmax(-1)

@@ -1,12 +1,10 @@
 """A decoder that reads a text once and then continues it at many positions at once, without copying its keys.
 
-`reading` records the keys and values of every layer while any Llama-, Qwen- or Mistral-style model of transformers
+`read_text` records the keys and values of every layer while any Llama-, Qwen- or Mistral-style model of transformers
 reads a text. `continue_threads` gives the same model tokens that hang at anchors of that text. Both go through the
 attention registry of transformers, so the models' own code (projections, norms, rotary positions) is used as it is.
 """
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,10 +76,11 @@ class Threads:
 def _attention(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **arguments: Any
 ) -> tuple[torch.Tensor, None]:
-    """The entry in the registry: ordinary attention that records, or that of threads."""
+    """The entry in the registry: ordinary attention, which records when it is asked to, or that of threads."""
     text, threads = arguments.pop("text", None), arguments.pop("threads", None)
     if threads is None:
-        text.layers[module.layer_idx] = (key, value)
+        if text is not None:
+            text.layers[module.layer_idx] = (key, value)
         result: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **arguments
         )
@@ -94,14 +93,12 @@ AttentionInterface.register(NAME, _attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-@contextlib.contextmanager
-def _attending(config: Any) -> Iterator[None]:
-    before = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+def enable_threads(model: Any) -> None:
+    """Let a model read texts and threads; without either it attends as before.
+
+    It stays so: the backward pass of activation checkpointing runs the layers again.
+    """
+    model.config._attn_implementation = NAME
 
 
 def read_text(decoder: Any, place_BT: torch.Tensor, **arguments: Any) -> tuple[torch.Tensor, Text, Any]:
@@ -109,27 +106,28 @@ def read_text(decoder: Any, place_BT: torch.Tensor, **arguments: Any) -> tuple[t
 
     `arguments` are the decoder's: `input_ids`, a cache, a mask … `place_BT` covers everything that it then remembers.
     """
+    assert decoder.config._attn_implementation == NAME, "enable_threads first"
     text = Text(place_BT)
-    with _attending(decoder.config):
-        output = decoder(**arguments, text=text)
+    output = decoder(**arguments, text=text)
     return output.last_hidden_state, text, output
 
 
 def continue_threads(decoder: Any, threads: Threads, tokens_BRL: torch.Tensor) -> torch.Tensor:
     """(B, R, L, D) hidden states of the next L tokens of every thread; positions go on from the anchor by one."""
+    assert decoder.config._attn_implementation == NAME, "enable_threads first: else the text would be left out"
     rows, count, new = tokens_BRL.shape
     step = torch.arange(1 + threads.said, 1 + threads.said + new, device=tokens_BRL.device)
     position_BN = (threads.anchor_BR[..., None] + step).flatten(1)
     # A mask of four dimensions is handed on as it is, so none is built; ours needs none.
     mask = torch.zeros(1, 1, 1, 1, device=tokens_BRL.device)
-    with _attending(decoder.config):
-        output = decoder(
-            input_ids=tokens_BRL.flatten(1),
-            position_ids=position_BN,
-            attention_mask=mask,
-            use_cache=False,
-            threads=threads,
-        )
-    threads.said += new
+    output = decoder(
+        input_ids=tokens_BRL.flatten(1),
+        position_ids=position_BN,
+        attention_mask=mask,
+        use_cache=False,
+        threads=threads,
+    )
+    if threads.keep:  # else the backward pass of activation checkpointing would find them further on
+        threads.said += new
     hidden: torch.Tensor = output.last_hidden_state.view(rows, count, new, -1)
     return hidden

@@ -7,7 +7,6 @@ started again ends in the same bits, and 1 × 8 micro-batches or two processes g
 
 import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +47,11 @@ def train(
     name: str,
     seed: int,
     metrics: MetricsCallback = ignore_metrics,
-    after_step: Callable[[Any], None] | None = None,
 ) -> Trained:
     """Train `objective.model` in place for `config.steps` steps, continuing from a state in `work` if there is one.
 
-    `metrics(step, {"<name>/loss": …})` gets loss (nats a token), gradient norm, rate and tokens a second.
-    `after_step(model)` runs after each optimizer step. Raises `TrainingError` at the first loss or gradient that is
+    `metrics(step, {"<name>/loss": …})` gets loss (nats a token), gradient norm, rate, tokens a second, and what the
+    objective itself observes. Raises `TrainingError` at the first loss or gradient that is
     not finite, and `ConfigError` when the rows do not divide among the processes. Of several processes each trains on
     its share of the rows; the main one reports and saves.
     """
@@ -78,9 +76,8 @@ def train(
             total = _backward(accelerator, wrapped, rows, config, step / config.steps, half)
             norm = accelerator.clip_grad_norm_(objective.parameters(), config.clip)
             _check_finite(norm, name, step)
-            step_all(state.optimizers)
-            if after_step:
-                after_step(objective.model)
+            with objective.stepping():
+                step_all(state.optimizers)
             state.step, fresh = step + 1, fresh + rows.weight_BT.numel()
             state.tokens += rows.weight_BT.numel()
             bar.update()
@@ -90,7 +87,8 @@ def train(
                 since, fresh = time.perf_counter(), 0
                 bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{speed:,.0f}", refresh=False)
                 if main:
-                    metrics(step, _curves(name, loss, float(norm), factor, speed))
+                    seen = {f"{name}/{key}": value for key, value in objective.curves().items()}
+                    metrics(step, {**_curves(name, loss, float(norm), factor, speed), **seen})
             if main and time.monotonic() - saved > config.save_seconds:
                 state.save(work)
                 saved = time.monotonic()
@@ -141,8 +139,8 @@ def _half_precision(config: TrainingConfig, model: Any) -> bool:
 def _check_finite(norm: torch.Tensor, name: str, step: int) -> None:
     if not torch.isfinite(norm):
         raise TrainingError(
-            f"{name}: the gradient is not finite at step {step}; lower the learning rates "
-            "(--set cognate.trunk.learning_rate=…) or check the data for broken rows; nothing was written"
+            f"{name}: the gradient is not finite (NaN) at step {step}; lower this phase's learning rates (--set "
+            "<phase>.….learning_rate=…) or check the data for broken rows; nothing was written"
         )
 
 

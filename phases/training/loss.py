@@ -81,5 +81,5 @@ def linear_nll(
 def row_nll(hidden_ND: torch.Tensor, head_VD: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
     """(N,) −log softmax(hidden · headᵀ)[target] in nats, chunk by chunk, without gradients."""
     head = head_VD.to(hidden_ND.dtype)
-    parts = zip(hidden_ND.split(CHUNK), target_N.split(CHUNK), strict=True)
+    parts = zip(torch.split(hidden_ND, CHUNK), torch.split(target_N, CHUNK), strict=True)
     return torch.cat([F.cross_entropy((h @ head.T).float(), t, reduction="none") for h, t in parts])

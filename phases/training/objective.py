@@ -4,6 +4,7 @@ It is a module, and holds the model, so that `accelerate` can wrap it: autocast,
 processes. The loop divides by the weight of the whole batch.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +21,14 @@ class Objective(torch.nn.Module):
 
     def forward(self, tokens_BT: torch.Tensor, weight_BT: torch.Tensor, progress: float) -> torch.Tensor:
         raise NotImplementedError
+
+    def stepping(self) -> AbstractContextManager[None]:
+        """Open while the optimizers step, for objectives that have a say in where parameters go."""
+        return nullcontext()
+
+    def curves(self) -> dict[str, float]:
+        """What else there was to see at the last forward pass of this process, by name; logged with the loss."""
+        return {}
 
 
 class LanguageModelling(Objective):

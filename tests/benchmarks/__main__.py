@@ -1,8 +1,8 @@
 """`make bench`: every benchmark as a table on the terminal and JSON in `checkpoints/bench.json`.
 
-    python -m tests.benchmarks [--pairs 5] [--only training,merging,overhead]
+    python -m tests.benchmarks [--pairs 5] [--only training,merging,overhead,thoughts]
 
-Run it on a quiet machine: it takes about 25 minutes on two cores.
+Run it on a quiet machine: it takes about 30 minutes on two cores.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 from flows.quiet import settle_environment
 
@@ -20,15 +21,16 @@ def main() -> None:
     """Run the chosen benchmarks and write their figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--only", default="training,merging,overhead")
+    parser.add_argument("--only", default="training,merging,overhead,thoughts")
     arguments = parser.parse_args()
     chosen = set(arguments.only.split(","))
     settle_environment()
     warnings.simplefilter("ignore")
-    from tests.benchmarks import inputs, merging, overhead, training
-    from tests.benchmarks.pairs import as_json, table
+    from tests.benchmarks import inputs, merging, overhead, thoughts, training
+    from tests.benchmarks.pairs import Comparison, as_json, table
 
-    rows, extra = [], {}
+    rows: list[Comparison] = []
+    extra: dict[str, Any] = {}
     if "training" in chosen:
         small, large = inputs.data(2048, 256), inputs.data(8192, 256)
         rows.append(training.run(small, "embedded", 20, 16, "fp32", arguments.pairs))
@@ -39,9 +41,14 @@ def main() -> None:
         row, start = overhead.run(arguments.pairs, [])
         rows.append(row)
         extra["first_flow_extra_seconds"] = round(start, 1)
+    if "thoughts" in chosen:
+        rows += thoughts.run(arguments.pairs)
+        extra["quiet_star_options"] = thoughts.options(arguments.pairs)
     print(table(rows))
-    if extra:
+    if "first_flow_extra_seconds" in extra:
         print(f"first flow of a process (ephemeral server start): {extra['first_flow_extra_seconds']} s more")
+    for name, share in extra.get("quiet_star_options", {}).items():
+        print(f"Quiet-STaR {name}: {share['time']} of the time and {share['memory']} of the memory of ours above, fp32")
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps({"rows": json.loads(as_json(rows)), **extra}, indent=2) + "\n")
     print(f"written to {OUT}", file=sys.stderr)

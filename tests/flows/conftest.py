@@ -87,7 +87,20 @@ def tiny_settings(text: Path) -> dict[str, Any]:
             "final_blocks": 2,
             "on_fail": "rollback",
         },
-        "evaluation": {"blocks": 4, "resamples": 100},
+        "quiet_star": {
+            "thoughts": {"tokens": 2, "positions": 4, "ahead": 2},
+            "training": training,
+            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0},
+        },
+        "evaluation": {
+            "blocks": 4,
+            "resamples": 100,
+            "thought_blocks": 3,
+            "thought_positions": 3,
+            "thought_items": 2,
+            "thought_lengths": [0, 2],
+            "zero_shot_items": 2,
+        },
     }
 
 

@@ -41,8 +41,8 @@ def test_one_setting_leaves_its_neighbours_alone() -> None:
 
 def test_seed_reaches_every_section_that_has_none_of_its_own() -> None:
     config = load_config(sets=["seed=5", "cognate.seed=1"])
-    seeds = [config.data.seed, config.cognate.seed, config.evomerge.seed, config.evaluation.seed]
-    assert (config.seed, seeds) == (5, [5, 1, 5, 5])
+    phases = [config.section(name).seed for name in CHAIN]
+    assert (config.seed, config.data.seed, phases, config.evaluation.seed) == (5, 5, [1, 5, 5], 5)
 
 
 def test_seed_reaches_sections_that_are_models() -> None:
@@ -72,8 +72,8 @@ def test_empty_file_is_the_default(tmp_path: Path) -> None:
         ("cognate.trunk.steps=0", "'cognate.trunk.steps' = 0.*greater than or equal to 1"),
         ("runner=spark", "'runner' = 'spark'.*'threads', 'dask' or 'ray'"),
         ("run=../elsewhere", "'run' = '../elsewhere'"),
-        ("chain=[evomerge, cognate]", "'chain'.*in order: cognate, evomerge"),
-        ("chain=[]", "'chain'.*in order: cognate, evomerge"),
+        ("chain=[evomerge, cognate]", "'chain'.*in order: cognate, evomerge, quiet_star"),
+        ("chain=[]", "'chain'.*in order: cognate, evomerge, quiet_star"),
         ("seed", "write it as key.key=value"),
         ("seed.x=1", "'seed' has no keys of its own"),
         ("seed=[1", "not valid YAML"),
@@ -121,5 +121,5 @@ def test_summaries_agree_with_the_phases() -> None:
 
 
 def test_unknown_phase_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="phase 'bake': unknown; choose from cognate, evomerge"):
+    with pytest.raises(ConfigError, match="phase 'bake': unknown; choose from cognate, evomerge, quiet_star"):
         find_phase("bake")

@@ -1,5 +1,7 @@
 """The training loop and its parts against closed forms and slow references."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,24 @@ from phases.training import processes
 from phases.training.batches import Mixture, Rows, shard
 from phases.training.config import TrainingConfig
 from phases.training.loop import Trained, train
-from phases.training.loss import linear_cross_entropy
-from phases.training.objective import LanguageModelling
+from phases.training.loss import linear_cross_entropy, linear_nll, row_nll
+from phases.training.objective import LanguageModelling, Objective
 from phases.training.optimizer import build_optimizers, is_layer_matrix
 from phases.training.schedule import warmup_stable_decay
 
 SHORT = TrainingConfig(steps=6, batch_rows=8, save_seconds=0.0)
 
 
-def run(model: LlamaForCausalLM, data: Dataset, work: Path, config: TrainingConfig = SHORT, **more: object) -> Trained:
+def run(
+    model: LlamaForCausalLM,
+    data: Dataset,
+    work: Path,
+    config: TrainingConfig = SHORT,
+    objective: type[Objective] = LanguageModelling,
+    **more: object,
+) -> Trained:
     mixture = Mixture(data, {"text": 1.0, "memory": 1.0}, seed=3, prompt_weight=config.prompt_weight)
-    return train(LanguageModelling(model), mixture, config, work, name="t", seed=3, **more)  # type: ignore[arg-type]
+    return train(objective(model), mixture, config, work, name="t", seed=3, **more)  # type: ignore[arg-type]
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:
@@ -42,6 +51,20 @@ def test_linear_cross_entropy_equals_torch(rows: int) -> None:
     loss = linear_cross_entropy(hidden, head, target, weight)
     actual = torch.autograd.grad(loss * 0.3, [hidden, head])
     torch.testing.assert_close(loss, (nll * weight[0]).sum(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 3000])
+def test_the_nll_of_every_row_equals_torch(rows: int) -> None:
+    hidden, head = torch.randn(rows, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
+    target, weight = torch.randint(50, (rows,)), torch.randn(rows)  # a policy's weights may be negative
+    nll = functional.cross_entropy(hidden @ head.T, target, reduction="none")
+    expected = torch.autograd.grad((nll * weight).sum() * 0.3, [hidden, head])
+    total, nll_N = linear_nll(hidden, head, target, weight)
+    assert not nll_N.requires_grad
+    torch.testing.assert_close([nll_N, row_nll(hidden, head, target)], [nll.detach()] * 2, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(total, (nll * weight).sum(), rtol=1e-5, atol=1e-3)
+    actual = torch.autograd.grad(total * 0.3, [hidden, head])
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -134,15 +157,20 @@ def test_a_killed_run_ends_in_the_same_bits(killed_at: int, tiny_data: Dataset, 
     class Killed(Exception):
         pass
 
-    def kill(_: object, left: list[int] = [killed_at]) -> None:  # noqa: B006 (the countdown is meant to persist)
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
+    class Dying(LanguageModelling):
+        left = killed_at
+
+        @contextlib.contextmanager
+        def stepping(self) -> Iterator[None]:
+            yield
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
 
     whole, broken = model(), model()
     run(whole, tiny_data, tmp_path)
     with pytest.raises(Killed):
-        run(broken, tiny_data, tmp_path, after_step=kill)
+        run(broken, tiny_data, tmp_path, objective=Dying)
     resumed = model()
     run(resumed, tiny_data, tmp_path)
     assert torch.equal(weights(whole), weights(resumed))
