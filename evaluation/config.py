@@ -23,15 +23,15 @@ class EvaluationConfig(StrictModel):
     resamples: int = Field(10_000, ge=100)
     """Bootstrap resamples behind each paired standard error."""
     seed: SectionSeed = 0
-    """Seed of the bootstrap; empty: the run's."""
+    """Seed of the bootstrap and of the thoughts; empty: the run's."""
     sigmas: float = Field(2.0, ge=0)
     """Standard errors that a cognate gate's difference must exceed."""
     regression: float = Field(0.05, ge=0)
     """Largest share by which bits per byte may rise over the parent's."""
     exit_confidence: float = Field(0.5, gt=0, le=1)
     """τ: a token leaves after the first layer whose top probability reaches it."""
-    thought_blocks: int | None = Field(64, ge=2)
-    """Text blocks on which thoughts are judged; empty: all."""
+    thought_rows: int | None = Field(128, ge=2)
+    """Text blocks, and items of each kind of task, on which thoughts are judged; empty: all."""
     thought_positions: int = Field(16, ge=1)
     """Positions of a block, and tokens of an answer, at which there is a thought."""
     thought_items: int | None = Field(128, ge=2)

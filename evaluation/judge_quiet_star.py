@@ -30,8 +30,9 @@ from evaluation.metric import (
     standard_error,
 )
 from evaluation.ratio import bits_per_byte
+from evaluation.significance import Difference, stratified_bootstrap
 from evaluation.specialities import NAMES, Units, held_out, matrix_table
-from evaluation.thought_family import Family, Losses, measure_losses, open_family
+from evaluation.thought_family import Family, Losses, measure_losses, open_family, thinking_places
 from evaluation.thought_report import examples, hard_table, length_table, zero_shot_table
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset, Split
@@ -52,8 +53,12 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
         name: measure(model, family.tokenizer, units, config)
         for name, model in ((NAME, family.thinker.model), ("parent", family.parent))
     }
-    losses = {split: measure_losses(family, data, split, config) for split in _splits(config)}
-    bad = measured[NAME].not_finite + sum(int((~np.isfinite(x.ours.on_NP)).any(1).sum()) for x in losses.values())
+    where = {split: thinking_places(data, family.tokenizer, split, config) for split in _splits(config)}
+    losses = {
+        split: {kind: measure_losses(family, places) for kind, places in by_kind.items()}
+        for split, by_kind in where.items()
+    }
+    bad = measured[NAME].not_finite + sum(found.not_finite for part in losses.values() for found in part.values())
     finite, finite_gate = finite_check(bad, units.split, len(units.text_NT))
     if not finite_gate.passed:
         return Judgement(metrics=(finite,), gates=(finite_gate,))
@@ -64,19 +69,19 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
             finite,
             *model_metrics(NAME, measured[NAME], units.split, measured["parent"]),
             *model_metrics("parent", measured["parent"], units.split),
-            *(metric for split, found in losses.items() for metric in _loss_metrics(found, split)),
+            *(metric for split, found in losses.items() for metric in _loss_metrics(found, split, config)),
             *(mean_metric(f"{name}/answers_exact_match", units.split, right) for name, right in answers.items()),
             *floor_metrics(data, units, text_floors(data, units)),
         ),
-        controls=_controls(tested, answers, checkpoint),
+        controls=_controls(tested, answers, checkpoint, config),
         gates=(finite_gate, *_gates(losses["validation"], config), *_regressions(measured, config)),
         tables={
-            "thoughts": hard_table({split: (found.rows(), found.hard_rows()) for split, found in losses.items()}),
-            "thought_length": length_table(family.thinker, family.thinking, tested.where, config),
-            "zero_shot": zero_shot_table(
-                family.thinker, family.thinking, family.tokenizer, data, units.items["choice"], config
+            "thoughts": hard_table(
+                {f"{split}, {kind}": found for split, part in losses.items() for kind, found in part.items()}
             ),
-            **examples(tested.where, tested.ours, family.tokenizer),
+            "thought_length": length_table(family, where[config.split], config),
+            "zero_shot": zero_shot_table(family, data, units.items["choice"], config),
+            **examples(tested, family.tokenizer),
             "matrix": matrix_table({name: m.scores for name, m in measured.items()}),
             **item_tables(units, {name: m.scores for name, m in measured.items()}),
         },
@@ -104,28 +109,37 @@ def _answers(family: Family, units: Units, config: EvaluationConfig) -> dict[str
     return {name: exact_match(model, family.tokenizer, items, config.batch).right_N for name, model in models.items()}
 
 
-def _loss_metrics(found: Losses, split: str) -> list[Metric]:
-    rows, hard = found.rows(), found.hard_rows()
-    metrics = [mean_metric(f"{name}/nats", split, v, "nats/token") for name, v in rows.items()]
-    metrics += [mean_metric(f"{name}/hard_nats", split, v, "nats/token") for name, v in hard.items()]
-    ours = found.ours
-    metrics.append(mean_metric(f"{NAME}/mixing_weight", split, found.where.mean(ours.mixing_NP)))
-    metrics.append(mean_metric(f"{NAME}/thought_gain", split, rows["off"] - rows["on"], "nats/token"))
-    metrics.append(
-        mean_metric(f"{NAME}/thought_gain_over_shuffled", split, rows["shuffled"] - rows["on"], "nats/token")
-    )
-    positions = ours.mixing_NP.size
-    metrics.append(
-        Metric(name=f"{NAME}/thought_entropy", split=split, value=ours.entropy, n=positions, unit="nats/token")
-    )
-    metrics.append(
-        Metric(name=f"{NAME}/distinct_thoughts", split=split, value=ours.distinct, n=positions, unit="share")
-    )
+def _loss_metrics(found: Mapping[str, Losses], split: str, config: EvaluationConfig) -> list[Metric]:
+    """Per kind of row: losses, gains, the weight and the variety of the thoughts; and the gains over all kinds."""
+    metrics = []
+    for kind, losses in found.items():
+        rows, ours, where = losses.rows(), losses.ours, losses.where
+        for label, values in (("nats", rows), ("hard_nats", losses.hard_rows())):
+            metrics += [mean_metric(f"{name}/{kind}_{label}", split, v, "nats/token") for name, v in values.items()]
+        metrics.append(mean_metric(f"{NAME}/{kind}_mixing_weight", split, where.mean(ours.mixing_NP)))
+        for name, unit, value in (
+            ("thought_entropy", "nats/token", ours.entropy),
+            ("distinct_thoughts", "share", ours.distinct),
+        ):
+            n = ours.mixing_NP.size
+            metrics.append(Metric(name=f"{NAME}/{kind}_{name}", split=split, value=value, n=n, unit=unit))
+    for rival in ("off", "shuffled"):
+        by = _gain(found, rival, config)
+        name = f"{NAME}/gain_over_{rival}"
+        metrics.append(Metric(name=name, split=split, value=by.difference, stderr=by.stderr, n=by.n, unit="nats/token"))
     return metrics
 
 
-def _controls(found: Losses, answers: Mapping[str, Values], checkpoint: Checkpoint) -> tuple[Control, ...]:
-    """With thoughts against everything that had the same budget; losses are negated, so that more is better."""
+def _gain(found: Mapping[str, Losses], rival: str, config: EvaluationConfig) -> Difference:
+    """Nats a token that thinking saves against a rival: the mean over the kinds of rows, paired within each."""
+    pairs = [(rows[rival], rows["on"]) for rows in (losses.rows() for losses in found.values())]
+    return stratified_bootstrap(pairs, config.resamples, config.seed)
+
+
+def _controls(
+    found: Mapping[str, Losses], answers: Mapping[str, Values], checkpoint: Checkpoint, config: EvaluationConfig
+) -> tuple[Control, ...]:
+    """With thoughts against everything that had the same budget. Losses are negated, so that more is better."""
     trained = checkpoint.manifest.get("metrics", {})
     same = f"the same {trained.get('steps', 0):.0f} steps and {trained.get('tokens', 0):.0f} tokens"
     budgets = {
@@ -134,30 +148,42 @@ def _controls(found: Losses, answers: Mapping[str, Values], checkpoint: Checkpoi
         "off": "the same model",
         "shuffled": "the same model",
     }
-    rows = found.rows()
-    return (
-        *(paired_control(name, "negated nats a token", -rows["on"], -rows[name], b) for name, b in budgets.items()),
-        *(paired_control(name, "exact match", answers["on"], answers[name], b) for name, b in budgets.items()),
-    )
+    controls = []
+    for name, budget in budgets.items():
+        by = _gain(found, name, config)
+        ours, theirs = (float(np.mean([x.rows()[who].mean() for x in found.values()])) for who in ("on", name))
+        controls.append(
+            Control(
+                name=name,
+                metric="−nats a token, mean over the kinds of rows",
+                ours=-ours,
+                control=-theirs,
+                difference=by.difference,
+                stderr=by.stderr,
+                n=by.n,
+                budget=budget,
+            )
+        )
+    exact = "exact match on reasoning"
+    return (*controls, *(paired_control(n, exact, answers["on"], answers[n], b) for n, b in budgets.items()))
 
 
-def _gates(found: Losses, config: EvaluationConfig) -> list[Gate]:
+def _gates(found: Mapping[str, Losses], config: EvaluationConfig) -> list[Gate]:
     """With thoughts against without and against another's; whether the thoughts and their weight are alive."""
-    rows, ours = found.rows(), found.ours
     gates = []
-    for name in ("off", "shuffled"):
-        gained = rows[name] - rows["on"]
-        error = standard_error(gained) or 0.0
-        title = f"thoughts beat {'none' if name == 'off' else 'those of other positions'}"
-        gates.append(gate(title, "nats a token, validation", float(gained.mean()), ">", config.sigmas * error))
-    weight = float(ours.mixing_NP.mean())
+    for rival, title in (("off", "no thoughts"), ("shuffled", "those of other positions")):
+        by = _gain(found, rival, config)
+        threshold = config.sigmas * by.stderr
+        gates.append(gate(f"thoughts beat {title}", f"{NAME}/gain_over_{rival}", by.difference, ">", threshold))
+    weight = float(np.mean([losses.where.mean(losses.ours.mixing_NP).mean() for losses in found.values()]))
+    distinct = max(losses.ours.distinct for losses in found.values())
     metric = f"{NAME}/mixing_weight"
-    gates.append(
-        gate("thoughts are not ignored (mixing weight has not collapsed to 0)", metric, weight, ">", COLLAPSED)
-    )
-    gates.append(gate("text is not ignored (mixing weight has not collapsed to 1)", metric, weight, "<", 1 - COLLAPSED))
-    gates.append(gate("thoughts are not constant", f"{NAME}/distinct_thoughts", ours.distinct, ">", CONSTANT))
-    return gates
+    return [
+        *gates,
+        gate("mixing weight has not collapsed to 0 (thoughts ignored)", metric, weight, ">", COLLAPSED),
+        gate("mixing weight has not collapsed to 1 (text ignored)", metric, weight, "<", 1 - COLLAPSED),
+        gate("thoughts are not constant", f"{NAME}/distinct_thoughts", distinct, ">", CONSTANT),
+    ]
 
 
 def _regressions(measured: Mapping[str, Measured], config: EvaluationConfig) -> list[Gate]:

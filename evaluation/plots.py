@@ -61,14 +61,15 @@ def thought_curves(curves: Mapping[str, Curve], title: str = "Thoughts while the
     return figure
 
 
-def thought_gains(table: Table, title: str = "Gain by length of the thought") -> Figure:
+def thought_gains(table: Table) -> Figure:
     """Nats a token saved over no thought, with standard errors, against the thought's length (`length_table`)."""
-    figure, axes = _new(title, "thought tokens", "gain (nats/token)")
-    lengths = [int(str(row[0]).split()[0]) for row in table.rows]
-    place = [table.columns.index(name) for name in ("gain over off", "gain over off ±")]
-    gains, errors = ([float(row[i] or 0) for row in table.rows] for i in place)
-    axes.errorbar(lengths, gains, yerr=errors, marker="o", capsize=3)
+    figure, axes = _new(table.title, "thought tokens", "gain (nats/token)")
+    lengths = [float(row[0] or 0) for row in table.rows]
+    for index in range(1, len(table.columns), 2):
+        gains, errors = ([float(row[i] or 0) for row in table.rows] for i in (index, index + 1))
+        axes.errorbar(lengths, gains, yerr=errors, marker="o", capsize=3, label=table.columns[index])
     axes.axhline(0.0, color="grey", linewidth=0.8)
+    axes.legend(frameon=False)
     return figure
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.config import EvaluationConfig
+from evaluation.language import spread
 from evaluation.metric import Values
-from evaluation.thought_units import Places, mean_where, text_places
+from evaluation.thought_units import Places, answer_places, mean_where, text_places
 from evaluation.thoughts import ThoughtLosses, plain_losses, thought_losses
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset, Split
@@ -21,6 +22,8 @@ from phases.quiet_star.thinker import Thinker
 
 HARD = 0.75
 """Quantile of the parent's loss from which a position is hard."""
+Rows = dict[str, Values]
+"""(N,) mean nats of every row by what predicted it."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Losses:
-    """Nats at the same positions of one split."""
+    """Nats at the same positions of one kind of rows."""
 
     where: Places
     ours: ThoughtLosses
@@ -45,15 +48,21 @@ class Losses:
     plain_NP: npt.NDArray[np.float64]
     parent_NP: npt.NDArray[np.float64]
 
-    def rows(self) -> dict[str, Values]:
-        """(N,) mean of every row, by what predicted it."""
+    @property
+    def not_finite(self) -> int:
+        """Rows in which thinking gave a NaN or infinite loss."""
+        return int((~np.isfinite(self.ours.on_NP)).any(1).sum())
+
+    def rows(self) -> Rows:
+        """Over all positions."""
         return self._means(self.where.counted_NP)
 
-    def hard_rows(self) -> dict[str, Values]:
-        """The same over the quarter of the positions that the *parent* found hardest, whoever is compared."""
-        return self._means(self.where.counted_NP & (self.parent_NP >= np.quantile(self.parent_NP, HARD)))
+    def hard_rows(self) -> Rows:
+        """Over the quarter of the positions that the parent found hardest, whoever is compared."""
+        counted = self.where.counted_NP
+        return self._means(counted & (self.parent_NP >= np.quantile(self.parent_NP[counted], HARD)))
 
-    def _means(self, chosen_NP: npt.NDArray[np.bool_]) -> dict[str, Values]:
+    def _means(self, chosen_NP: npt.NDArray[np.bool_]) -> Rows:
         by_name = {
             "parent": self.parent_NP,
             "plain control": self.plain_NP,
@@ -78,9 +87,19 @@ def open_family(checkpoint: Checkpoint, parents: Sequence[Checkpoint]) -> Family
     return Family(thinker, thinking, pause, siblings[PLAIN].model(), parents[0].model(), checkpoint.tokenizer())
 
 
-def measure_losses(family: Family, data: Dataset, split: Split, config: EvaluationConfig) -> Losses:
-    """Everyone's nats at the same positions of a split's text."""
-    where = text_places(data, split, config.thought_blocks, config.thought_positions, config.seed)
+def thinking_places(data: Dataset, tokenizer: Any, split: Split, config: EvaluationConfig) -> dict[str, Places]:
+    """Where thoughts are judged: positions of running text, and the answers of both kinds of tasks."""
+    places = {"text": text_places(data, split, config.thought_rows, config.thought_positions, config.seed)}
+    for name in ("reasoning", "memory"):
+        every = data.items(split, name)
+        items = [every[i] for i in spread(len(every), config.thought_rows)]
+        if items:
+            places[name] = answer_places(tokenizer, items, config.thought_positions)
+    return places
+
+
+def measure_losses(family: Family, where: Places) -> Losses:
+    """Everyone's nats at the same positions."""
     return Losses(
         where,
         thought_losses(family.thinker, where, family.thinking),

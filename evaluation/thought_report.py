@@ -8,56 +8,54 @@ import numpy.typing as npt
 
 from evaluation.config import EvaluationConfig
 from evaluation.judgement import Cell, Table
-from evaluation.metric import Values, standard_error
+from evaluation.metric import standard_error
+from evaluation.thought_family import Family, Losses
 from evaluation.thought_units import Places, answer_places
 from evaluation.thoughts import ThoughtLosses, thought_losses
 from evaluation.zero_shot import unseen_items
 from phases.dataset import Dataset
-from phases.quiet_star.decoder import Thinking
-from phases.quiet_star.thinker import Thinker
 from phases.tasks.item import Item
 
-SHOWN = 6
-"""Examples of each kind."""
+SHOWN = 3
+"""Examples of each sort and kind of row."""
 CONTEXT = 60
 """Characters of text before a position that are shown."""
 
 
-def hard_table(splits: Mapping[str, tuple[Mapping[str, Values], Mapping[str, Values]]]) -> Table:
-    """Nats a token over all and over the hard positions of each split, for everything that predicted them."""
+def hard_table(found: Mapping[str, Losses]) -> Table:
+    """Nats a token over all and over the hard positions, by kind of row and by what predicted them."""
     rows: list[tuple[Cell, ...]] = []
-    for split, parts in splits.items():
-        for label, values in zip(("all", "hard quarter"), parts, strict=True):
-            cells: list[Cell] = [f"{split}, {label}", len(next(iter(values.values())))]
-            for value in values.values():
-                cells += [float(value.mean()), standard_error(value)]
-            rows.append(tuple(cells))
-    names = list(next(iter(splits.values()))[0])
+    names: list[str] = []
+    for label, losses in found.items():
+        for part, values in (("all", losses.rows()), ("hard quarter", losses.hard_rows())):
+            names = list(values)
+            cells = [cell for value in values.values() for cell in _cells(value)]
+            rows.append((f"{label}, {part}", len(values["on"]), *cells))
     columns = ("positions", "rows", *(column for name in names for column in (name, f"{name} ±")))
     return Table(title="Nats a token with and without thoughts", columns=columns, rows=tuple(rows))
 
 
-def length_table(thinker: Thinker, thinking: Thinking, where: Places, config: EvaluationConfig) -> Table:
-    """What thoughts of other lengths than the trained one bring, on the same positions."""
+def length_table(family: Family, where: Mapping[str, Places], config: EvaluationConfig) -> Table:
+    """What thoughts of other lengths than the trained one bring over none, on the same positions."""
     rows: list[tuple[Cell, ...]] = []
-    for tokens in config.thought_lengths:
-        found = thought_losses(thinker, where, thinking.model_copy(update={"tokens": tokens}))
-        gained = where.mean(found.off_NP - found.on_NP)
-        mark = " (trained)" if tokens == thinking.tokens else ""
-        rows.append((f"{tokens}{mark}", len(gained), *_cells(where.mean(found.on_NP)), *_cells(gained)))
-    columns = ("thought tokens", "rows", "nats on", "nats on ±", "gain over off", "gain over off ±")
-    return Table(title="Gain by length of the thought", columns=columns, rows=tuple(rows))
+    for tokens in sorted({*config.thought_lengths, family.thinking.tokens}):
+        cells: list[Cell] = [tokens]
+        for places in where.values():
+            found = thought_losses(family.thinker, places, family.thinking.model_copy(update={"tokens": tokens}))
+            cells += _cells(places.mean(found.off_NP - found.on_NP))
+        rows.append(tuple(cells))
+    columns = ("thought tokens", *(column for name in where for column in (name, f"{name} ±")))
+    title = f"Nats a token gained by length of the thought (trained: {family.thinking.tokens})"
+    return Table(title=title, columns=columns, rows=tuple(rows))
 
 
-def zero_shot_table(
-    thinker: Thinker, thinking: Thinking, tokenizer: Any, data: Dataset, cloze: list[Item], config: EvaluationConfig
-) -> Table:
+def zero_shot_table(family: Family, data: Dataset, cloze: list[Item], config: EvaluationConfig) -> Table:
     """Nats a token of right answers to questions of kinds that no training row had."""
     kinds = {**unseen_items(data, config), **({"cloze on held-out text": cloze} if cloze else {})}
     rows: list[tuple[Cell, ...]] = []
     for name, items in kinds.items():
-        where = answer_places(tokenizer, items, config.thought_positions)
-        found = thought_losses(thinker, where, thinking)
+        where = answer_places(family.tokenizer, items, config.thought_positions)
+        found = thought_losses(family.thinker, where, family.thinking)
         off, on, shuffled = (where.mean(v) for v in (found.off_NP, found.on_NP, found.shuffled_NP))
         rows.append((name, len(off), *_cells(off), *_cells(on), *_cells(shuffled), *_cells(off - on)))
     names = ("off", "on", "shuffled", "gain")
@@ -65,23 +63,20 @@ def zero_shot_table(
     return Table(title="Never trained on: nats a token of the right answer", columns=columns, rows=tuple(rows))
 
 
-def examples(where: Places, found: ThoughtLosses, tokenizer: Any) -> dict[str, Table]:
-    """The thoughts that changed a prediction most, for the better and for the worse, and the median one."""
-    gained_NP = np.where(where.counted_NP, found.off_NP - found.on_NP, 0.0)
-    order = np.argsort(gained_NP, axis=None)
-    middle = len(order) // 2
-    chosen = {
-        "thoughts_helped": ("Thoughts that helped most", order[::-1][:SHOWN]),
-        "thoughts_hurt": ("Thoughts that hurt most", order[:SHOWN]),
-        "thoughts_median": ("Thoughts about the median", order[middle : middle + SHOWN]),
-    }
+def examples(found: Mapping[str, Losses], tokenizer: Any) -> dict[str, Table]:
+    """The thoughts of each kind of row that changed a prediction most, for the better and for the worse; the median."""
+    chosen: dict[str, list[tuple[Cell, ...]]] = {"helped most": [], "hurt most": [], "are the median": []}
+    for kind, losses in found.items():
+        gained_NP = np.where(losses.where.counted_NP, losses.ours.off_NP - losses.ours.on_NP, np.nan)
+        order = np.argsort(gained_NP, axis=None)[: int(losses.where.counted_NP.sum())]  # NaN comes last
+        middle = len(order) // 2
+        picked = (order[::-1][:SHOWN], order[:SHOWN], order[middle : middle + SHOWN])
+        for rows, indices in zip(chosen.values(), picked, strict=True):
+            rows += [(kind, *_example(int(i), losses.where, losses.ours, tokenizer)) for i in indices]
+    columns = ("kind", "text before", "thought", "next token", "nats off", "nats on", "weight")
     return {
-        name: Table(
-            title=title,
-            columns=("text before", "thought", "next token", "nats off", "nats on", "weight"),
-            rows=tuple(_example(int(i), where, found, tokenizer) for i in indices),
-        )
-        for name, (title, indices) in chosen.items()
+        f"thoughts_{name.split()[0]}": Table(title=f"Thoughts that {name}", columns=columns, rows=tuple(rows))
+        for name, rows in chosen.items()
     }
 
 

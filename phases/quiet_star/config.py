@@ -50,12 +50,15 @@ class QuietStarConfig(PhaseConfig):
     fluency: float = Field(0.5, ge=0)
     """Weight of continuing the true text after the start delimiter. A large model's thoughts are sensible from the
     start; a small one's become so by this. 0 is the paper's loss."""
-    mixing_start: float = Field(0.15, gt=0, lt=1)
+    alone: float = Field(0.5, ge=0)
+    """Weight of the loss of the thought's prediction unmixed: without it a thought that is not yet weighed learns
+    nothing, and is never weighed. 0 is the paper's loss."""
+    mixing_start: float = Field(0.1, gt=0, lt=1)
     """Weight of the thought's prediction at the start; at exactly 0 no thought would ever be rewarded."""
-    mixing_warmup: float = Field(0.3, ge=0, le=1)
+    mixing_warmup: float = Field(0.4, ge=0, le=1)
     """Share of the steps in which that weight is held, so that thoughts lead somewhere before they are weighed."""
-    mixing_step: float = Field(0.1, gt=0)
-    """How far the mixing head moves in a step, relative to the model: a quick one falls to 0 before thoughts help."""
+    mixing_step: float = Field(1.0, gt=0)
+    """How far the mixing head moves in a step, relative to the model."""
     training: TrainingConfig = TrainingConfig(steps=100, learning_rate=0.001, matrix_learning_rate=0.005, decay=0.6)
     """Training of the thinking model and of each control."""
     mix: Mix = Mix(text=0.6, reasoning=0.3, memory=0.1)

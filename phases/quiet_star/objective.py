@@ -103,7 +103,8 @@ class QuietStar(Objective):
         first_BSPD = after_BSPKD[..., 0, :]
         weight = thinker.head(plain_BPKD[:, None, :, 0].expand_as(first_BSPD), first_BSPD)
         if progress < self.settings.mixing_warmup:
-            weight = 0 * weight + 1  # the head keeps a gradient: data parallelism waits for one
+            # Times zero: the head keeps a gradient, for which data parallelism waits.
+            weight = 0 * weight + self.settings.mixing_start
         mixed_BSPKD = mix(plain_BPKD[:, None], after_BSPKD, weight[..., None])
         shape = mixed_BSPKD.shape[:-1]
         target_N = places.target_BPK[:, None].expand(shape).flatten()
@@ -111,10 +112,15 @@ class QuietStar(Objective):
         mixed, nll_N = linear_nll(mixed_BSPKD.flatten(0, -2), head_VD, target_N, share_N)
         without_N = row_nll(plain_BPKD.flatten(0, -2), head_VD, places.target_BPK.flatten())
         gain_BSP = reward(nll_N.view(shape), without_N.view_as(places.target_BPK), places.worth_BPK)
-        self._see(drawn, gain_BSP, weight, mixed / len(plain_BTD))
         total = 0.5 * mixed
+        if self.settings.alone and progress < self.settings.mixing_warmup:
+            alone = linear_cross_entropy(
+                after_BSPKD, head_VD, places.target_BPK[:, None].expand(shape), share_N.view(shape)
+            )
+            total = total + self.settings.alone * alone
         if self.settings.fluency:
             total = total + self.settings.fluency * self._fluency(text, places)
+        self._see(drawn, gain_BSP, weight, mixed / len(plain_BTD))
         if self.sampled and self.settings.reinforce.weight and drawn.tokens_BRN.numel():
             total = total + self.settings.reinforce.weight * self._policy(said_BRND, drawn, gain_BSP)
         return total

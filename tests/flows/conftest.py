@@ -95,7 +95,7 @@ def tiny_settings(text: Path) -> dict[str, Any]:
         "evaluation": {
             "blocks": 4,
             "resamples": 100,
-            "thought_blocks": 3,
+            "thought_rows": 3,
             "thought_positions": 3,
             "thought_items": 2,
             "thought_lengths": [0, 2],

@@ -42,7 +42,9 @@ def test_a_step_is_that_of_the_reference(
     thinker: Thinker, monkeypatch: pytest.MonkeyPatch, even: bool, reinforce: dict[str, Any]
 ) -> None:
     thoughts = {"tokens": LENGTH, "samples": SAMPLES, "positions": None, "ahead": AHEAD}
-    config = QuietStarConfig.parse({"thoughts": thoughts, "reinforce": reinforce, "fluency": 0}, "quiet_star")
+    config = QuietStarConfig.parse(
+        {"thoughts": thoughts, "reinforce": reinforce, "fluency": 0.0, "alone": 0.0}, "quiet_star"
+    )
     ours, reference = QuietStar(thinker, config), QuietStarReference(thinker, config)
     tokens_BT = torch.randint(0, START, (ROWS, TIME + 1))
     weight_BT = torch.ones(ROWS, TIME) if even else torch.rand(ROWS, TIME)
