@@ -102,7 +102,8 @@ class QuietStar(Objective):
         after_BSPKD = after_BRKD.view(len(after_BRKD), samples, -1, *after_BRKD.shape[2:])
         first_BSPD = after_BSPKD[..., 0, :]
         weight = thinker.head(plain_BPKD[:, None, :, 0].expand_as(first_BSPD), first_BSPD)
-        if progress < self.settings.mixing_warmup:
+        held = progress < self.settings.mixing_warmup
+        if held:
             # Times zero: the head keeps a gradient, for which data parallelism waits.
             weight = 0 * weight + self.settings.mixing_start
         mixed_BSPKD = mix(plain_BPKD[:, None], after_BSPKD, weight[..., None])
@@ -113,11 +114,12 @@ class QuietStar(Objective):
         without_N = row_nll(plain_BPKD.flatten(0, -2), head_VD, places.target_BPK.flatten())
         gain_BSP = reward(nll_N.view(shape), without_N.view_as(places.target_BPK), places.worth_BPK)
         total = 0.5 * mixed
-        if self.settings.alone and progress < self.settings.mixing_warmup:
+        support = self.settings.alone if held else self.settings.alone_after
+        if support:
             alone = linear_cross_entropy(
                 after_BSPKD, head_VD, places.target_BPK[:, None].expand(shape), share_N.view(shape)
             )
-            total = total + self.settings.alone * alone
+            total = total + support * alone
         if self.settings.fluency:
             total = total + self.settings.fluency * self._fluency(text, places)
         self._see(drawn, gain_BSP, weight, mixed / len(plain_BTD))

@@ -46,7 +46,7 @@ def objective(side: Side) -> Objective:
         model.activation_checkpointing_enable({"use_reentrant": False})
     positions = FEW if side == "sampled" else None
     config = QuietStarConfig.parse(
-        {"thoughts": {**THOUGHTS, "positions": positions}, "fluency": 0.0, "alone": 0.0}, "bench"
+        {"thoughts": {**THOUGHTS, "positions": positions}, "fluency": 0.0, "alone_after": 0.0}, "bench"
     )
     thinker = Thinker(model, MixingHead(model.config.hidden_size), VOCABULARY - 2, VOCABULARY - 1)
     return QuietStarReference(thinker, config) if side == "reference" else QuietStar(thinker, config)

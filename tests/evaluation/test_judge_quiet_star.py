@@ -24,7 +24,8 @@ from phases.quiet_star.config import QuietStarConfig
 from phases.quiet_star.decoder import Thinking
 from phases.quiet_star.run import run
 from phases.quiet_star.storage import ThinkingFile, load_thinker, thinking_files
-from phases.quiet_star.thinker import Thinker
+from phases.quiet_star.thinker import Sampled, Thinker
+from phases.quiet_star.threads import Text
 
 QUICK = EvaluationConfig(
     resamples=300, thought_rows=16, thought_positions=4, thought_items=6, thought_lengths=(0, 3), zero_shot_items=3
@@ -114,14 +115,17 @@ def test_a_collapsed_mixing_weight_is_named(
     assert any(name.endswith(title) for name in failed) and not found.passed
 
 
-def test_constant_thoughts_are_named(made: Checkpoint, family: Checkpoint, world: Dataset, tmp_path: Path) -> None:
-    def freeze(thinker: Thinker) -> None:
-        # One direction is left, and its sign decides which of two tokens has all the probability.
-        thinker.model.model.norm.weight.data.zero_()
-        thinker.model.model.norm.weight.data[0] = 1e4
+def test_constant_thoughts_are_named(
+    made: Checkpoint, family: Checkpoint, world: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def constant(
+        thinker: Thinker, text: Text, anchor_BR: torch.Tensor, length: int, *_: object
+    ) -> tuple[Sampled, None]:
+        return Sampled(torch.full((*anchor_BR.shape, length), 7), 0.0), None
 
-    found = judge(altered(made, tmp_path, freeze), [family], world, QUICK)
-    assert not gates(found)["thoughts are not constant"].passed
+    monkeypatch.setattr("evaluation.thoughts.sample_thoughts", constant)
+    found = judge(made, [family], world, QUICK)
+    assert not gates(found)["thoughts are not constant"].passed and not found.passed
 
 
 def test_nan_is_named_and_nothing_else_is_judged(

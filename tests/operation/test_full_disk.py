@@ -12,7 +12,7 @@ import pytest
 from phases.dataset import open_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-STEPS = {"data": "run.json", "cognate": "cognate.work", "evomerge": "evomerge.work"}
+STEPS = {"data": "run.json", "cognate": "cognate.work", "evomerge": "evomerge.work", "quiet_star": "quiet_star.work"}
 """What there is when a part of the run has begun."""
 
 

@@ -23,6 +23,8 @@ MILESTONES = {
     "cognate.judgement.json": "cognate's gate",
     "evomerge": "evomerge",
     "evomerge.judgement.json": "evomerge's gate",
+    "quiet_star": "quiet_star",
+    "quiet_star.judgement.json": "quiet_star's gate",
     "report.json": "report",
 }
 """What is being done as long as the file is not there."""

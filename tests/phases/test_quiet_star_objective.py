@@ -18,7 +18,7 @@ ROWS, TIME, SAMPLES, AHEAD, LENGTH = 2, 9, 2, 3, 2
 START, END = 250, 251
 PARTS = ("plain", "helped", "fluent", "alone", "policy")
 DONE = 1.0  # progress past any warm-up
-BARE: dict[str, Any] = {"fluency": 0.0, "alone": 0.0, "reinforce": {"weight": 0.0}}
+BARE: dict[str, Any] = {"fluency": 0.0, "alone": 0.0, "alone_after": 0.0, "reinforce": {"weight": 0.0}}
 OTHER: dict[str, Any] = {
     "fluency": 2.0,
     "alone": 3.0,
@@ -85,8 +85,9 @@ class Slow:
     gains: list[float] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
 
-    def loss(self, config: QuietStarConfig) -> torch.Tensor:
-        weights = (0.5, 0.5, config.fluency, config.alone, config.reinforce.weight)
+    def loss(self, config: QuietStarConfig, held: bool = False) -> torch.Tensor:
+        alone = config.alone if held else config.alone_after
+        weights = (0.5, 0.5, config.fluency, alone, config.reinforce.weight)
         return sum(w * self.parts[name] for w, name in zip(weights, PARTS, strict=True))
 
 
@@ -126,8 +127,7 @@ def slow(thinker: Thinker, config: QuietStarConfig, case: Case, held: float | No
                     unmixed = predict(read[k - AHEAD]).log_softmax(0)[row[a + k + 1]]
                     made.parts["alone"] -= weight[a + k] / whole / samples * unmixed
                     gains[-1] += (weight[a + k] * (nll[a + k] - mixed)).item()
-                said = read[a + 1 : a + 1 + len(thought)]
-                logs.append(log_policy(thinker, said, thought, config.reinforce.temperature))
+                logs.append(log_policy(thinker, read[a + 1 : -AHEAD], thought, config.reinforce.temperature))
                 made.weights.append(share.item())
             for gain, log in zip(gains, logs, strict=True) if config.reinforce.weight else ():
                 better = max(gain - sum(gains) / samples, 0.0 if config.reinforce.positive_only else -math.inf)
@@ -143,7 +143,6 @@ def gradients(thinker: Thinker, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def same(thinker: Thinker, actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """The values, and each gradient within 1e-5 of its own size."""
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
     ours, theirs = gradients(thinker, actual), gradients(thinker, expected)
     assert not [name for name, value in theirs.items() if (ours[name] - value).norm() > 2e-5 * value.norm()]
@@ -176,7 +175,7 @@ def test_the_mixing_weight_is_held_while_it_warms_up(thinker: Thinker, pin: Any)
     made = QuietStar(thinker, config)
     for progress in (0.0, config.mixing_warmup - 1e-6):
         held = slow(thinker, config, given, held=config.mixing_start)
-        same(thinker, made(given.tokens_BT, given.weight_BT, progress), held.loss(config))
+        same(thinker, made(given.tokens_BT, given.weight_BT, progress), held.loss(config, held=True))
     after = made(given.tokens_BT, given.weight_BT, config.mixing_warmup)
     torch.testing.assert_close(after, slow(thinker, config, given).loss(config), rtol=1e-5, atol=1e-5)
 
@@ -219,14 +218,11 @@ def test_a_better_thought_becomes_likelier_than_its_sibling(thinker: Thinker, pi
 
 
 def test_two_half_batches_are_a_whole_one(thinker: Thinker, pin: Any) -> None:
-    given, made = case(), QuietStar(thinker, settings())
-
-    def loss(part: Case) -> torch.Tensor:
+    given, made, losses = case(), QuietStar(thinker, settings()), []
+    for part in (given, given.row(0), given.row(1)):
         pin(part)
-        return made(part.tokens_BT, part.weight_BT, DONE)
-
-    halves = loss(given.row(0)) + loss(given.row(1))
-    same(thinker, halves, loss(given))
+        losses.append(made(part.tokens_BT, part.weight_BT, DONE))
+    same(thinker, losses[1] + losses[2], losses[0])
 
 
 def test_the_pause_control_reads_start_delimiters_and_draws_nothing(

@@ -43,7 +43,7 @@ def test_a_step_is_that_of_the_reference(
 ) -> None:
     thoughts = {"tokens": LENGTH, "samples": SAMPLES, "positions": None, "ahead": AHEAD}
     config = QuietStarConfig.parse(
-        {"thoughts": thoughts, "reinforce": reinforce, "fluency": 0.0, "alone": 0.0}, "quiet_star"
+        {"thoughts": thoughts, "reinforce": reinforce, "fluency": 0.0, "alone_after": 0.0}, "quiet_star"
     )
     ours, reference = QuietStar(thinker, config), QuietStarReference(thinker, config)
     tokens_BT = torch.randint(0, START, (ROWS, TIME + 1))
