@@ -13,26 +13,26 @@ from phases.training.config import TrainingConfig
 class Thoughts(StrictModel):
     """What a thought is."""
 
-    tokens: int = Field(8, ge=0, le=1024)
+    tokens: int = Field(4, ge=0, le=1024)
     """Sampled tokens of a thought, the two delimiters not counted."""
     samples: int = Field(2, ge=1)
     """Parallel thoughts at a position; the reward is relative to their mean."""
-    positions: int | None = Field(32, ge=1)
+    positions: int | None = Field(16, ge=1)
     """Positions of a row that think in a training step; empty: all."""
-    ahead: int = Field(4, ge=1)
+    ahead: int = Field(2, ge=1)
     """True tokens after a thought that it is rewarded for (the non-myopic loss)."""
     temperature: float = Field(1.0, gt=0)
     """Temperature of sampling."""
     initial: str = "---"
     """Text whose embedding the two delimiters start from."""
-    embedding_step: float = Field(10.0, ge=1)
+    embedding_step: float = Field(3.0, ge=1)
     """How many times as far the delimiters' embeddings move in a step."""
 
 
 class Reinforce(StrictModel):
     """How thoughts that helped are made likelier."""
 
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(5.0, ge=0)
     """Weight of the policy's loss."""
     positive_only: bool = True
     """Learn only from thoughts that are better than their siblings' mean, as in the paper."""
@@ -47,7 +47,7 @@ class QuietStarConfig(PhaseConfig):
     """What a thought is."""
     reinforce: Reinforce = Reinforce()
     """How thoughts that helped are made likelier."""
-    fluency: float = Field(1.0, ge=0)
+    fluency: float = Field(0.5, ge=0)
     """Weight of continuing the true text after the start delimiter. A large model's thoughts are sensible from the
     start; a small one's become so by this. 0 is the paper's loss."""
     mixing_start: float = Field(0.1, gt=0, lt=1)
@@ -56,13 +56,13 @@ class QuietStarConfig(PhaseConfig):
     """Share of the steps in which that weight is held, so that thoughts lead somewhere before they are weighed."""
     mixing_step: float = Field(2.0, gt=0)
     """How far the mixing head moves in a step, relative to what the optimizer says: it has few steps to learn in."""
-    alone: float = Field(1.0, ge=0)
+    alone: float = Field(0.5, ge=0)
     """Weight of the loss of the thought's own prediction, unmixed, while the mixing weight is held: what is hardly
     weighed hardly learns. 0 is the paper's loss."""
     alone_after: float = Field(0.3, ge=0)
     """The same afterwards. At 0 the weight falls and nothing supports the thought any more; high, it learns to do
     without what the thought says."""
-    training: TrainingConfig = TrainingConfig(steps=100, learning_rate=0.001, matrix_learning_rate=0.005, decay=0.6)
+    training: TrainingConfig = TrainingConfig(steps=150, learning_rate=0.001, matrix_learning_rate=0.005, decay=0.6)
     """Training of the thinking model and of each control."""
     mix: Mix = Mix(text=0.6, reasoning=0.3, memory=0.1)
     """Shares of the token streams, the same for the controls."""

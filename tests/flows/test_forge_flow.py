@@ -195,7 +195,7 @@ def states(gates: int) -> list[str]:
 
 def test_states_of_a_rollback(tiny: ForgeConfig, lenient: None) -> None:
     forge(tiny)
-    assert states(2) == ["Passed", "RolledBack", "RolledBack"]
+    assert states(3) == ["Passed", "RolledBack", "RolledBack", "RolledBack"]
 
 
 def test_states_of_a_stop(tiny: ForgeConfig, strict: None) -> None:
