@@ -11,7 +11,7 @@ from phases.training.config import TrainingConfig
 
 
 class Thoughts(StrictModel):
-    """What a thought is."""
+    """Length, number and place of the thoughts."""
 
     tokens: int = Field(4, ge=0, le=1024)
     """Sampled tokens of a thought, the two delimiters not counted."""
@@ -30,7 +30,7 @@ class Thoughts(StrictModel):
 
 
 class Reinforce(StrictModel):
-    """How thoughts that helped are made likelier."""
+    """The policy gradient over a thought's tokens (REINFORCE)."""
 
     weight: float = Field(5.0, ge=0)
     """Weight of the policy's loss."""

@@ -17,7 +17,7 @@ import torch
 from phases.architecture import check_decoder
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint, save_family
 from phases.dataset import Dataset
-from phases.errors import CheckpointError
+from phases.errors import CheckpointError, ConfigError
 from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, serial_pool, work_directory
 from phases.quiet_star.config import QuietStarConfig
 from phases.quiet_star.delimiters import add_delimiters
@@ -91,13 +91,21 @@ def _make(
 
 
 def new_thinker(parent: Checkpoint, config: QuietStarConfig, data: Dataset) -> tuple[Thinker, object]:
-    """The parent with delimiters and a fresh mixing head, and its tokenizer; the same for every model of the phase."""
+    """The parent with delimiters and a fresh mixing head, and its tokenizer; the same for every model of the phase.
+
+    Raises `CheckpointError` or `ConfigError` for what does not fit the data.
+    """
     model, tokenizer = parent.model(), parent.tokenizer()
     check_decoder(model, str(parent.path))
     if data.vocabulary > model.config.vocab_size or data.tokenizer.get_vocab().items() - tokenizer.get_vocab().items():
         raise CheckpointError(
             f"{parent.path}: its tokenizer is not the one that {data.path} was prepared with; prepare the data with "
             "this model as cognate.base, or give a checkpoint of the run that the data belongs to"
+        )
+    if config.thoughts.ahead > data.block_tokens:
+        raise ConfigError(
+            f"quiet_star.thoughts.ahead={config.thoughts.ahead}: rows of {data.path} have {data.block_tokens} tokens; "
+            "lower it, or raise data.block_tokens"
         )
     start, end = add_delimiters(model, tokenizer, config.thoughts.initial)
     torch.manual_seed(config.seed)

@@ -21,7 +21,7 @@ from transformers import (
 
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint
 from phases.dataset import Dataset
-from phases.errors import CheckpointError, TrainingError
+from phases.errors import CheckpointError, ConfigError, TrainingError
 from phases.quiet_star.config import QuietStarConfig
 from phases.quiet_star.delimiters import END, START
 from phases.quiet_star.objective import QuietStar
@@ -140,6 +140,12 @@ def test_wrong_parents_are_refused(tiny_data: Dataset, parent: Checkpoint, tmp_p
     gpt = GPT2LMHeadModel(GPT2Config(vocab_size=257, n_embd=16, n_layer=1, n_head=2, n_positions=32))
     with pytest.raises(CheckpointError, match="is not a Llama-, Qwen- or Mistral-style decoder"):
         run([saved(gpt, tiny_data, tmp_path / "gpt")], TINY, tmp_path / "out", data=tiny_data)
+
+
+def test_more_tokens_ahead_than_a_row_has_are_refused(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
+    far = TINY.model_copy(update={"thoughts": TINY.thoughts.model_copy(update={"ahead": 33})})
+    with pytest.raises(ConfigError, match=r"ahead=33: rows of .* have 32 tokens; lower it"):
+        run([parent], far, tmp_path / "out", data=tiny_data)
 
 
 def test_head_that_does_not_fit_is_refused(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
