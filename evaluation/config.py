@@ -1,5 +1,7 @@
 """`EvaluationConfig`: how much is measured, and what a gate asks for."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from phases.dataset import Split
@@ -36,7 +38,7 @@ class EvaluationConfig(StrictModel):
     """Positions of a block, and tokens of an answer, at which there is a thought."""
     thought_items: int | None = Field(128, ge=2)
     """Reasoning items that are answered with a thought before every token; empty: all."""
-    thought_lengths: tuple[int, ...] = Field((0, 8, 16, 32), min_length=1)
+    thought_lengths: tuple[Annotated[int, Field(ge=0, le=1024)], ...] = Field((0, 8, 16, 32), min_length=1)
     """Lengths of thoughts whose gain is compared."""
     zero_shot: tuple[ReasoningTask, ...] = (
         ReasoningTask(name="lcm", params={"min_value": 2, "max_value": 30}),

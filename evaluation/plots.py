@@ -65,7 +65,7 @@ def thought_gains(table: Table) -> Figure:
     """Nats a token saved over no thought, with standard errors, against the thought's length (`length_table`)."""
     figure, axes = _new(table.title, "thought tokens", "gain (nats/token)")
     lengths = [float(row[0] or 0) for row in table.rows]
-    for index in range(1, len(table.columns), 2):
+    for index in range(2, len(table.columns), 2):
         gains, errors = ([float(row[i] or 0) for row in table.rows] for i in (index, index + 1))
         axes.errorbar(lengths, gains, yerr=errors, marker="o", capsize=3, label=table.columns[index])
     axes.axhline(0.0, color="grey", linewidth=0.8)

@@ -50,8 +50,9 @@ class Losses:
 
     @property
     def not_finite(self) -> int:
-        """Rows in which thinking gave a NaN or infinite loss."""
-        return int((~np.isfinite(self.ours.on_NP)).any(1).sum())
+        """Rows in which thinking, or a control, gave a NaN or infinite loss."""
+        every = (self.ours.off_NP, self.ours.on_NP, self.ours.shuffled_NP, self.pause.on_NP, self.plain_NP)
+        return int((~np.isfinite(np.stack(every))).any((0, 2)).sum())
 
     def rows(self) -> Rows:
         """Over all positions."""

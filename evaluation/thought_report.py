@@ -9,7 +9,7 @@ import numpy.typing as npt
 from evaluation.config import EvaluationConfig
 from evaluation.judgement import Cell, Table
 from evaluation.metric import standard_error
-from evaluation.thought_family import Family, Losses
+from evaluation.thought_family import Family, Losses, measure_losses
 from evaluation.thought_units import Places, answer_places
 from evaluation.thoughts import ThoughtLosses, thought_losses
 from evaluation.zero_shot import unseen_items
@@ -39,12 +39,12 @@ def length_table(family: Family, where: Mapping[str, Places], config: Evaluation
     """What thoughts of other lengths than the trained one bring over none, on the same positions."""
     rows: list[tuple[Cell, ...]] = []
     for tokens in sorted({*config.thought_lengths, family.thinking.tokens}):
-        cells: list[Cell] = [tokens]
+        cells: list[Cell] = [tokens, sum(len(places.anchor_NP) for places in where.values())]
         for places in where.values():
             found = thought_losses(family.thinker, places, family.thinking.model_copy(update={"tokens": tokens}))
             cells += _cells(places.mean(found.off_NP - found.on_NP))
         rows.append(tuple(cells))
-    columns = ("thought tokens", *(column for name in where for column in (name, f"{name} ±")))
+    columns = ("thought tokens", "rows", *(column for name in where for column in (name, f"{name} ±")))
     title = f"Nats a token gained by length of the thought (trained: {family.thinking.tokens})"
     return Table(title=title, columns=columns, rows=tuple(rows))
 
@@ -53,12 +53,13 @@ def zero_shot_table(family: Family, data: Dataset, cloze: list[Item], config: Ev
     """Nats a token of right answers to questions of kinds that no training row had."""
     kinds = {**unseen_items(data, config), **({"cloze on held-out text": cloze} if cloze else {})}
     rows: list[tuple[Cell, ...]] = []
+    names: list[str] = []
     for name, items in kinds.items():
         where = answer_places(family.tokenizer, items, config.thought_positions)
-        found = thought_losses(family.thinker, where, family.thinking)
-        off, on, shuffled = (where.mean(v) for v in (found.off_NP, found.on_NP, found.shuffled_NP))
-        rows.append((name, len(off), *_cells(off), *_cells(on), *_cells(shuffled), *_cells(off - on)))
-    names = ("off", "on", "shuffled", "gain")
+        values = measure_losses(family, where).rows()
+        values["off − on"] = values["off"] - values["on"]
+        rows.append((name, len(items), *(cell for value in values.values() for cell in _cells(value))))
+        names = list(values)
     columns = ("task", "items", *(column for name in names for column in (name, f"{name} ±")))
     return Table(title="Never trained on: nats a token of the right answer", columns=columns, rows=tuple(rows))
 

@@ -101,10 +101,15 @@ def _batch(
         drawn, _ = sample_thoughts(thinker, text, anchor_BR, thinking.tokens, thinking.temperature, generator)
         thought_BRN, entropy = drawn.tokens_BRN, drawn.entropy
     on, mixing = _mixed(thinker, text, plain_BPD, anchor_BR, thought_BRN, target_BP)
-    shuffled, _ = _mixed(thinker, text, plain_BPD, anchor_BR, shuffle(thought_BRN), target_BP)
+    shuffled, _ = _mixed(thinker, text, plain_BPD, anchor_BR, _of_other_rows(thought_BRN), target_BP)
     off = row_nll(plain_BPD.flatten(0, 1), thinker.model.lm_head.weight, target_BP.flatten()).view_as(target_BP)
     first = thought_BRN[:, : anchor_BP.shape[1]]
     return off, on, shuffled, mixing, first, entropy
+
+
+def _of_other_rows(thought_BRN: torch.Tensor) -> torch.Tensor:
+    """(B, R, n) the thought of the same place in the row before: rows are different texts, places play a role."""
+    return thought_BRN.roll(1, 0) if len(thought_BRN) > 1 else shuffle(thought_BRN)
 
 
 def _mixed(

@@ -16,6 +16,8 @@ def figures(outcome: Outcome, curves: Mapping[str, Curve]) -> "dict[str, Figure]
     """File name to figure: what can be drawn from this stage. `curves` are its logged metrics by name."""
     drawn = {}
     losses = {name.removesuffix("/loss"): curve for name, curve in curves.items() if name.endswith("/loss")}
+    # A thinking model minimises more than its loss on text; this is what compares with the others.
+    losses |= {name.removesuffix("/plain_nll"): c for name, c in curves.items() if name.endswith("/plain_nll")}
     if losses:
         drawn["loss.png"] = loss_curves(losses)
     if "matrix" in outcome.judgement.tables:

@@ -1,8 +1,8 @@
 """The phase's config: how thoughts are sampled, rewarded and mixed in."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from phases.cognate.config import Mix
 from phases.phase import PhaseConfig
@@ -42,6 +42,12 @@ class Reinforce(StrictModel):
 
 class QuietStarConfig(PhaseConfig):
     """Phase 3: thoughts between tokens, two controls at equal budget."""
+
+    @model_validator(mode="after")
+    def _siblings(self) -> Self:
+        if self.reinforce.weight and self.thoughts.samples < 2:
+            raise ValueError("thoughts.samples must be 2 or more to reinforce the better; or set reinforce.weight to 0")
+        return self
 
     thoughts: Thoughts = Thoughts()
     """What a thought is."""

@@ -19,10 +19,11 @@ def add_delimiters(model: Any, tokenizer: Any, initial: str) -> tuple[int, int]:
     if not {START, END} <= known:
         tokenizer.add_special_tokens({"additional_special_tokens": [START, END]}, replace_extra_special_tokens=False)
     start, end = tokenizer.convert_tokens_to_ids([START, END])
-    if max(start, end) >= model.get_input_embeddings().num_embeddings:
+    grown = max(start, end) >= model.get_input_embeddings().num_embeddings
+    if grown:
         # Spare rows that pad other people's matrices are used as they are.
         model.resize_token_embeddings(max(start, end) + 1, mean_resizing=False)
-    if not {START, END} <= known:
+    if grown or not {START, END} <= known:
         _start_from(model, tokenizer, initial, [start, end])
     suppressed = set(model.generation_config.suppress_tokens or []) | {start, end}
     model.generation_config.suppress_tokens = sorted(suppressed)

@@ -15,14 +15,14 @@ class MixingHead(torch.nn.Module):
 
     def __init__(self, width: int, start: float = 0.5) -> None:
         super().__init__()
-        self.layers = torch.nn.Sequential(
+        self.mlp = torch.nn.Sequential(
             torch.nn.Linear(2 * width, width),
             torch.nn.ReLU(),
             torch.nn.Linear(width, width),
             torch.nn.ReLU(),
             torch.nn.Linear(width, 1),
         )
-        last = self.layers[-1]
+        last = self.mlp[-1]
         assert isinstance(last, torch.nn.Linear)
         torch.nn.init.zeros_(last.weight)
         torch.nn.init.constant_(last.bias, math.log(start / (1 - start)))
@@ -30,8 +30,8 @@ class MixingHead(torch.nn.Module):
     def forward(self, plain: torch.Tensor, thought: torch.Tensor) -> torch.Tensor:
         """(…, 1) weight of the thought from hidden states (…, D) before and after it."""
         both = torch.cat([plain, thought], -1)
-        first: torch.nn.Linear = self.layers[0]  # type: ignore[assignment]
-        return torch.sigmoid(self.layers(both.to(first.weight.dtype)).float())
+        first: torch.nn.Linear = self.mlp[0]  # type: ignore[assignment]
+        return torch.sigmoid(self.mlp(both.to(first.weight.dtype)).float())
 
 
 def mix(plain: torch.Tensor, thought: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

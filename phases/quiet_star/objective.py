@@ -75,7 +75,7 @@ class QuietStar(Objective):
     def _places(self, target_BT: torch.Tensor, weight_BT: torch.Tensor) -> Places:
         ahead = self.settings.thoughts.ahead
         anchor_BP = sample_anchors(weight_BT, self.settings.thoughts.positions, ahead)
-        # What is learnt of a position weighs as much as in plain training, relative to its row.
+        # Places are drawn by their weight; the tokens after them are weighed by their own.
         worth_BPK = following(weight_BT / weight_BT.amax(1, keepdim=True).clamp(min=1e-12), anchor_BP, ahead)
         share_BPK = worth_BPK / worth_BPK.sum((1, 2), keepdim=True).clamp(min=1e-12)
         return Places(anchor_BP, following(target_BT, anchor_BP, ahead), worth_BPK, share_BPK)

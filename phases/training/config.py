@@ -15,7 +15,7 @@ class TrainingConfig(StrictModel):
     batch_rows: int = Field(8, ge=1)
     """Rows of one optimizer step, over all processes and accumulation steps."""
     accumulation: int = Field(1, ge=1)
-    """Micro-batches a step is cut into; the result is the same, the memory is not."""
+    """Micro-batches a step is cut into: less memory. The gradient is the same but for what a phase draws at random."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the matrices with AdamW for the rest (default), or AdamW for everything."""
     learning_rate: float = Field(0.002, gt=0)

@@ -70,14 +70,15 @@ def test_gates_are_about_thoughts_and_about_their_absence(judgement: Judgement) 
             gate.value > gate.threshold
         )
     assert {"no worse than the parent without thoughts", "thoughts are not constant", "no NaN"} <= named.keys()
+    assert "with thoughts no worse than the parent" in named
 
 
 def test_every_control_is_there_for_losses_and_for_answers(judgement: Judgement) -> None:
     names = [control.name for control in judgement.controls]
-    assert names == ["plain control", "pause control", "off", "shuffled"] * 2
+    assert names == ["parent", "plain control", "pause control", "off", "shuffled"] * 2
     for control in judgement.controls:
         assert control.difference == pytest.approx(control.ours - control.control, abs=1e-9)
-    assert "the same 6 steps" in judgement.controls[0].budget and judgement.controls[4].n == 6
+    assert "the same 6 steps" in judgement.controls[1].budget and judgement.controls[5].n == 6
 
 
 def test_tables_for_the_report(judgement: Judgement) -> None:
@@ -102,17 +103,20 @@ def test_hard_positions_are_the_parents(made: Checkpoint, family: Checkpoint, wo
     assert (parent_NP >= np.quantile(parent_NP, 0.75)).mean() == pytest.approx(0.25, abs=0.03)
 
 
-@pytest.mark.parametrize(("bias", "title"), [(-20.0, "mixing weight has not collapsed to 0"), (20.0, "to 1")])
+@pytest.mark.parametrize(
+    ("bias", "title"),
+    [(-20.0, "0"), (20.0, "1")],
+)
 def test_a_collapsed_mixing_weight_is_named(
     bias: float, title: str, made: Checkpoint, family: Checkpoint, world: Dataset, tmp_path: Path
 ) -> None:
     def collapse(thinker: Thinker) -> None:
-        thinker.head.layers[-1].weight.data.zero_()  # type: ignore[union-attr, operator]
-        thinker.head.layers[-1].bias.data.fill_(bias)  # type: ignore[union-attr, operator]
+        thinker.head.mlp[-1].weight.data.zero_()  # type: ignore[union-attr, operator]
+        thinker.head.mlp[-1].bias.data.fill_(bias)  # type: ignore[union-attr, operator]
 
     found = judge(altered(made, tmp_path, collapse), [family], world, QUICK)
     failed = [name for name, gate in gates(found).items() if not gate.passed]
-    assert any(name.endswith(title) for name in failed) and not found.passed
+    assert f"text: mixing weight has not collapsed to {title}" in failed and not found.passed
 
 
 def test_constant_thoughts_are_named(
@@ -132,7 +136,7 @@ def test_nan_is_named_and_nothing_else_is_judged(
     made: Checkpoint, family: Checkpoint, world: Dataset, tmp_path: Path
 ) -> None:
     def spoil(thinker: Thinker) -> None:
-        thinker.head.layers[0].weight.data.fill_(math.nan)  # type: ignore[union-attr, operator]
+        thinker.head.mlp[0].weight.data.fill_(math.nan)  # type: ignore[union-attr, operator]
 
     found = judge(altered(made, tmp_path, spoil), [family], world, QUICK)
     assert [gate.name for gate in found.gates] == ["no NaN"] and not found.passed

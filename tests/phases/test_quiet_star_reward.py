@@ -103,18 +103,18 @@ def test_mixing_starts_constant_and_learns(start: float) -> None:
     weight = head(plain, thought)
     torch.testing.assert_close(weight, torch.full((3, 5, 1), start), rtol=0, atol=1e-6)
     weight.square().sum().backward()
-    last = head.layers[-1]
+    last = head.mlp[-1]
     assert last.weight.grad.abs().max() > 0 and last.bias.grad.abs().max() > 0
 
 
 def test_mixing_head_is_the_paper_s_network() -> None:
     torch.manual_seed(0)
     head, plain, thought = MixingHead(4), torch.randn(4), torch.randn(4)
-    torch.nn.init.normal_(head.layers[-1].weight)
+    torch.nn.init.normal_(head.mlp[-1].weight)
     state = torch.cat([plain, thought])
     for i in (0, 2):
-        state = (head.layers[i].weight @ state + head.layers[i].bias).clamp(min=0)
-    logit = (head.layers[4].weight @ state + head.layers[4].bias).item()
+        state = (head.mlp[i].weight @ state + head.mlp[i].bias).clamp(min=0)
+    logit = (head.mlp[4].weight @ state + head.mlp[4].bias).item()
     assert head(plain, thought).item() == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)
 
 
