@@ -56,19 +56,19 @@ class QuietStarConfig(PhaseConfig):
     fluency: float = Field(0.5, ge=0)
     """Weight of continuing the true text after the start delimiter. A large model's thoughts are sensible from the
     start; a small one's become so by this. 0 is the paper's loss."""
-    mixing_start: float = Field(0.1, gt=0, lt=1)
+    mixing_start: float = Field(0.05, gt=0, lt=1)
     """Weight of the thought's prediction at the start; at exactly 0 no thought would ever be rewarded."""
-    mixing_warmup: float = Field(0.6, ge=0, le=1)
+    mixing_warmup: float = Field(0.5, ge=0, le=1)
     """Share of the steps in which that weight is held, so that thoughts lead somewhere before they are weighed."""
-    mixing_step: float = Field(2.0, gt=0)
-    """How far the mixing head moves in a step, relative to what the optimizer says: it has few steps to learn in."""
+    mixing_step: float = Field(0.1, gt=0)
+    """How far the mixing head moves in a step, relative to what the optimizer says: a quick one falls to 0 for good."""
     alone: float = Field(0.5, ge=0)
     """Weight of the loss of the thought's own prediction, unmixed, while the mixing weight is held: what is hardly
     weighed hardly learns. 0 is the paper's loss."""
     alone_after: float = Field(0.3, ge=0)
     """The same afterwards. At 0 the weight falls and nothing supports the thought any more; high, it learns to do
     without what the thought says."""
-    training: TrainingConfig = TrainingConfig(steps=150, learning_rate=0.001, matrix_learning_rate=0.005, decay=0.6)
+    training: TrainingConfig = TrainingConfig(steps=150, learning_rate=0.0006, matrix_learning_rate=0.003, decay=0.6)
     """Training of the thinking model and of each control."""
     mix: Mix = Mix(text=0.6, reasoning=0.3, memory=0.1)
     """Shares of the token streams, the same for the controls."""

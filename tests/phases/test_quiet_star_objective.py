@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from phases.errors import ConfigError
 from phases.quiet_star import objective
 from phases.quiet_star.config import QuietStarConfig
 from phases.quiet_star.mixing import MixingHead
@@ -178,12 +177,6 @@ def test_the_mixing_weight_is_held_while_it_warms_up(thinker: Thinker, pin: Any)
         same(thinker, made(given.tokens_BT, given.weight_BT, progress), held.loss(config, held=True))
     after = made(given.tokens_BT, given.weight_BT, config.mixing_warmup)
     torch.testing.assert_close(after, slow(thinker, config, given).loss(config), rtol=1e-5, atol=1e-5)
-
-
-def test_an_only_thought_has_nothing_to_be_better_than() -> None:
-    with pytest.raises(ConfigError, match=r"samples must be 2 or more to reinforce"):
-        settings(samples=1)
-    assert settings({"reinforce": {"weight": 0.0}}, samples=1).thoughts.samples == 1
 
 
 @pytest.mark.parametrize("progress", [0.0, DONE])

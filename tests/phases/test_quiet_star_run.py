@@ -148,6 +148,13 @@ def test_more_tokens_ahead_than_a_row_has_are_refused(parent: Checkpoint, tiny_d
         run([parent], far, tmp_path / "out", data=tiny_data)
 
 
+def test_an_only_thought_has_nothing_to_be_better_than() -> None:
+    one = {"thoughts": {"samples": 1}}
+    with pytest.raises(ConfigError, match=r"samples must be 2 or more to reinforce"):
+        QuietStarConfig.parse(one, "quiet_star")
+    assert QuietStarConfig.parse({**one, "reinforce": {"weight": 0.0}}, "quiet_star").thoughts.samples == 1
+
+
 def test_head_that_does_not_fit_is_refused(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
     made = run([parent], TINY, tmp_path / "out", data=tiny_data)
     copy = shutil.copytree(made.path, tmp_path / "copy")
