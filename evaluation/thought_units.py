@@ -29,6 +29,10 @@ class Places:
     counted_NP: npt.NDArray[np.bool_]
     """(N, P) false where a row has fewer positions and repeats its last."""
 
+    def every(self, step: int) -> "Places":
+        """Every `step`-th row."""
+        return Places(self.tokens_NT[::step], self.anchor_NP[::step], self.counted_NP[::step])
+
     def mean(self, values_NP: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """(N,) mean of each row over its positions."""
         return mean_where(values_NP, self.counted_NP)

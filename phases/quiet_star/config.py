@@ -68,7 +68,7 @@ class QuietStarConfig(PhaseConfig):
     alone_after: float = Field(0.3, ge=0)
     """The same afterwards. At 0 the weight falls and nothing supports the thought any more; high, it learns to do
     without what the thought says."""
-    training: TrainingConfig = TrainingConfig(steps=150, learning_rate=0.0006, matrix_learning_rate=0.003, decay=0.6)
+    training: TrainingConfig = TrainingConfig(steps=120, learning_rate=0.0006, matrix_learning_rate=0.003, decay=0.6)
     """Training of the thinking model and of each control."""
     mix: Mix = Mix(text=0.6, reasoning=0.3, memory=0.1)
     """Shares of the token streams, the same for the controls."""
