@@ -36,7 +36,7 @@ def hard_table(found: Mapping[str, Losses]) -> Table:
 
 
 def length_table(family: Family, where: Mapping[str, Places], config: EvaluationConfig) -> Table:
-    """What thoughts of other lengths than the trained one bring over none, on every fourth row: long ones are costly."""
+    """What thoughts of other lengths than the trained one bring over none, on every fourth row: they are costly."""
     where = {kind: places.every(4) for kind, places in where.items()}
     rows: list[tuple[Cell, ...]] = []
     for tokens in sorted({*config.thought_lengths, family.thinking.tokens}):
