@@ -17,9 +17,8 @@ import torch
 
 from evaluation.thought_units import Places
 from phases.quiet_star.decoder import Thinking, shuffle
-from phases.quiet_star.mixing import mix
-from phases.quiet_star.thinker import Thinker, read_thoughts, sample_thoughts
-from phases.quiet_star.threads import Text, read_text
+from phases.quiet_star.thinker import Thinker, mixed_states, pauses, sample_thoughts
+from phases.quiet_star.threads import read_text
 from phases.training.loss import row_nll
 
 Floats = npt.NDArray[np.float64]
@@ -52,9 +51,7 @@ def plain_losses(model: Any, where: Places, batch: int = 16) -> Floats:
     for tokens_BT, anchor_BP in _batches(where, batch):
         hidden_BTD = model.model(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
         row = torch.arange(len(tokens_BT))[:, None]
-        target_BP = tokens_BT[row, anchor_BP + 1]
-        nll = row_nll(hidden_BTD[row, anchor_BP].flatten(0, 1), model.lm_head.weight, target_BP.flatten())
-        parts.append(nll.view_as(target_BP))
+        parts.append(_nats(model, hidden_BTD[row, anchor_BP], tokens_BT[row, anchor_BP + 1]))
     return torch.cat(parts).double().numpy()
 
 
@@ -96,15 +93,14 @@ def _batch(
     plain_BPD, target_BP = hidden_BTD[row, anchor_BP], tokens_BT[row, anchor_BP + 1]
     anchor_BR = anchor_BP.repeat(1, thinking.samples)
     if thinking.pause:
-        thought_BRN, entropy = torch.full((*anchor_BR.shape, thinking.tokens), thinker.start), 0.0
+        drawn = pauses(thinker, anchor_BR, thinking.tokens)
     else:
         drawn, _ = sample_thoughts(thinker, text, anchor_BR, thinking.tokens, thinking.temperature, generator)
-        thought_BRN, entropy = drawn.tokens_BRN, drawn.entropy
-    on, mixing = _mixed(thinker, text, plain_BPD, anchor_BR, thought_BRN, target_BP)
-    shuffled, _ = _mixed(thinker, text, plain_BPD, anchor_BR, _of_other_rows(thought_BRN), target_BP)
-    off = row_nll(plain_BPD.flatten(0, 1), thinker.model.lm_head.weight, target_BP.flatten()).view_as(target_BP)
-    first = thought_BRN[:, : anchor_BP.shape[1]]
-    return off, on, shuffled, mixing, first, entropy
+    thought_BRN = drawn.tokens_BRN
+    states_BPD, weight_BSP = mixed_states(thinker, text, plain_BPD, anchor_BR, thought_BRN)
+    others_BPD, _ = mixed_states(thinker, text, plain_BPD, anchor_BR, _of_other_rows(thought_BRN))
+    off, on, shuffled = (_nats(thinker.model, x, target_BP) for x in (plain_BPD, states_BPD, others_BPD))
+    return off, on, shuffled, weight_BSP.mean(1), thought_BRN[:, : anchor_BP.shape[1]], drawn.entropy
 
 
 def _of_other_rows(thought_BRN: torch.Tensor) -> torch.Tensor:
@@ -112,20 +108,6 @@ def _of_other_rows(thought_BRN: torch.Tensor) -> torch.Tensor:
     return thought_BRN.roll(1, 0) if len(thought_BRN) > 1 else shuffle(thought_BRN)
 
 
-def _mixed(
-    thinker: Thinker,
-    text: Text,
-    plain_BPD: torch.Tensor,
-    anchor_BR: torch.Tensor,
-    thought_BRN: torch.Tensor,
-    target_BP: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """((B, P) nats, (B, P) mixing weight) with the mean over the samples of a position's mixed logits."""
-    rows, places = target_BP.shape
-    _, after_BRKD = read_thoughts(thinker, text, anchor_BR, thought_BRN, thought_BRN[..., :0])
-    after = after_BRKD.view(rows, -1, places, after_BRKD.shape[-1])
-    plain = plain_BPD[:, None].expand_as(after)
-    weight = thinker.head(plain, after)
-    mixed_BPD = mix(plain, after, weight).mean(1)
-    nll = row_nll(mixed_BPD.flatten(0, 1), thinker.model.lm_head.weight, target_BP.flatten())
-    return nll.view_as(target_BP), weight.mean(1).squeeze(-1)
+def _nats(model: Any, hidden_BPD: torch.Tensor, target_BP: torch.Tensor) -> torch.Tensor:
+    """(B, P) nats of the targets."""
+    return row_nll(hidden_BPD.flatten(0, 1), model.lm_head.weight, target_BP.flatten()).view_as(target_BP)

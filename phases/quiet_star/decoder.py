@@ -14,8 +14,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from phases.quiet_star.mixing import mix
-from phases.quiet_star.thinker import Thinker, read_thoughts, sample_thoughts
+from phases.quiet_star.thinker import Thinker, mixed_states, pauses, sample_thoughts
 from phases.quiet_star.threads import Text, read_text
 from phases.strict import StrictModel
 
@@ -95,18 +94,15 @@ class ThinkingDecoder(torch.nn.Module):
         thought_BRN = self._think(text, anchor_BR)
         if thinking.mode == "shuffled":
             thought_BRN = self._of_another(text, thought_BRN)
-        _, after_BRKD = read_thoughts(self.thinker, text, anchor_BR, thought_BRN, thought_BRN[..., :0])
-        after = after_BRKD.view(rows, thinking.samples, places, -1)
-        plain = plain_BPD[:, None].expand_as(after)
-        weight = self.thinker.head(plain, after)
-        self.newest = Thought(thought_BRN.view(rows, thinking.samples, places, -1), weight.squeeze(-1))
-        return mix(plain, after, weight).mean(1)
+        mixed_BPD, weight_BSP = mixed_states(self.thinker, text, plain_BPD, anchor_BR, thought_BRN)
+        self.newest = Thought(thought_BRN.view(rows, thinking.samples, places, -1), weight_BSP)
+        return mixed_BPD
 
     def _think(self, text: Text, anchor_BR: torch.Tensor) -> torch.Tensor:
         """(B, R, n) a thought for every anchor."""
         thinking = self.thinking
         if thinking.pause:
-            return anchor_BR.new_full((*anchor_BR.shape, thinking.tokens), self.thinker.start)
+            return pauses(self.thinker, anchor_BR, thinking.tokens).tokens_BRN
         sampled, _ = sample_thoughts(
             self.thinker, text, anchor_BR, thinking.tokens, thinking.temperature, self.generator
         )

@@ -17,7 +17,7 @@ from phases.quiet_star.config import QuietStarConfig
 from phases.quiet_star.mixing import mix
 from phases.quiet_star.parts import sum_parts
 from phases.quiet_star.reward import advantage, following, reward, sample_anchors
-from phases.quiet_star.thinker import Sampled, Thinker, read_thoughts, sample_thoughts
+from phases.quiet_star.thinker import Sampled, Thinker, pauses, read_thoughts, sample_thoughts
 from phases.quiet_star.threads import Text, Threads, continue_threads, read_text
 from phases.training.loss import linear_cross_entropy, linear_nll, row_nll
 from phases.training.objective import Objective
@@ -131,8 +131,7 @@ class QuietStar(Objective):
         thoughts = self.settings.thoughts
         if self.sampled:
             return sample_thoughts(self.model, text, anchor_BR, thoughts.tokens, thoughts.temperature)[0]
-        pauses = anchor_BR[..., None].expand(-1, -1, thoughts.tokens)
-        return Sampled(torch.full_like(pauses, self.model.start), 0.0)
+        return pauses(self.model, anchor_BR, thoughts.tokens)
 
     def _fluency(self, text: Text, places: Places) -> torch.Tensor:
         """Σ over rows of the mean NLL of the true continuation after the start delimiter, as if it were the thought.

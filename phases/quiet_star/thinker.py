@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from phases.quiet_star.mixing import MixingHead
+from phases.quiet_star.mixing import MixingHead, mix
 from phases.quiet_star.threads import Text, Threads, continue_threads, enable_threads
 
 LOGITS_BYTES = 32 * 2**20
@@ -99,3 +99,23 @@ def read_thoughts(
     hidden_BRLD = continue_threads(thinker.model.model, Threads(text, anchor_BR, keep=False), tokens_BRL)
     length = thought_BRN.shape[-1]
     return hidden_BRLD[:, :, :length], hidden_BRLD[:, :, length + 1 :]
+
+
+def pauses(thinker: Thinker, anchor_BR: torch.Tensor, length: int) -> Sampled:
+    """The pause control's thoughts: start delimiters only, and nothing drawn."""
+    return Sampled(anchor_BR.new_full((*anchor_BR.shape, length), thinker.start), 0.0)
+
+
+def mixed_states(
+    thinker: Thinker, text: Text, plain_BPD: torch.Tensor, anchor_BR: torch.Tensor, thought_BRN: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """((B, P, D) hidden states mixed with those after a thought, (B, S, P) mixing weights).
+
+    The R threads are S samples of P places, sample by sample; the predictions' logits are averaged over the samples.
+    """
+    rows, places = plain_BPD.shape[:2]
+    _, after_BRKD = read_thoughts(thinker, text, anchor_BR, thought_BRN, thought_BRN[..., :0])
+    after = after_BRKD.view(rows, -1, places, after_BRKD.shape[-1])
+    plain = plain_BPD[:, None].expand_as(after)
+    weight = thinker.head(plain, after)
+    return mix(plain, after, weight).mean(1), weight.squeeze(-1)
