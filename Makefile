@@ -4,6 +4,7 @@
 #   make up                       Prefect, MLflow and a worker on this machine, until Ctrl-C
 #   make doctor                   what is wrong on this machine, and the command that mends it
 #   make test                     the quick tests; test-all adds the slow ones
+#   make llama                    build llama.cpp's Python binding (once; minutes), for its tests and benchmarks
 #   make browser                  the pages in headless Chromium, and the pictures in docs/images
 #   make check                    lint, format, types, import contracts
 #   make bench                    benchmarks against Hugging Face's Trainer, mergekit and the bare phases
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help forge up doctor test test-all browser check bench clean
+.PHONY: help forge up doctor test test-all llama browser check bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -51,8 +52,13 @@ doctor: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest
 
-test-all: $(READY)
+test-all: llama
 	@$(BIN)/python -m pytest -m "not gpu"
+
+llama: $(READY)
+	@$(BIN)/python -c "import llama_cpp" 2> /dev/null || { \
+	  echo "building llama-cpp-python (once; several minutes) …" >&2; \
+	  $(PIP) --editable '.[llama]'; }
 
 browser: $(READY) | chromium
 	@FORGE_PICTURES=docs/images $(BIN)/python -m pytest -m slow tests/operation/test_browser.py

@@ -77,9 +77,11 @@ def _batch(rows: Sequence[_Row], model: Any) -> npt.NDArray[np.float64]:
         tokens_BT[i, : len(row.tokens)] = torch.tensor(row.tokens)
         scored_BT[i, row.prompt : len(row.tokens)] = True
     wanted = scored_BT[:, 1:]
-    hidden_BTD = model.model(input_ids=tokens_BT.to(model.device), use_cache=False).last_hidden_state
+    hidden_BTD = model.base_model(input_ids=tokens_BT.to(model.device), use_cache=False).last_hidden_state
     where = wanted.to(model.device)
-    nats = token_nats(model.lm_head, hidden_BTD[:, :-1][where], tokens_BT[:, 1:].to(model.device)[where])
+    nats = token_nats(
+        model.get_output_embeddings(), hidden_BTD[:, :-1][where], tokens_BT[:, 1:].to(model.device)[where]
+    )
     sums_B = torch.zeros(len(rows), dtype=torch.float64)
     sums_B.index_add_(0, wanted.nonzero()[:, 0], nats.double().cpu())
     return -sums_B.numpy()

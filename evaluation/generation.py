@@ -90,10 +90,10 @@ def _decode(prompts: Sequence[Sequence[int]], model: Any, max_new_tokens: int, s
     written: list[list[int]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
     for _ in range(max_new_tokens):
-        hidden_BTD = model.model(
+        hidden_BTD = model.base_model(
             input_ids=tokens_BT, attention_mask=mask_BT, position_ids=position_BT, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        logits_BV = model.lm_head(hidden_BTD[:, -1])
+        logits_BV = model.get_output_embeddings()(hidden_BTD[:, -1])
         logits_BV[:, suppressed] = float("-inf")
         next_B = logits_BV.argmax(-1)
         for row, token in zip(alive, next_B.tolist(), strict=True):

@@ -1,10 +1,11 @@
 """The judge of every phase, by the phase's name."""
 
-from evaluation import judge_cognate, judge_evomerge, judge_quiet_star
+from evaluation import judge_bitnet, judge_cognate, judge_evomerge, judge_quiet_star
 from evaluation.judgement import Judge
 
 JUDGES: dict[str, Judge] = {
     "cognate": judge_cognate.judge,
     "evomerge": judge_evomerge.judge,
     "quiet_star": judge_quiet_star.judge,
+    "bitnet": judge_bitnet.judge,
 }

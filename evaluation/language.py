@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from evaluation.ratio import BlockLosses
+from phases.architecture import decoder_layers
 from phases.dataset import Dataset, Split
 from phases.exits import exit_hidden_states
 
@@ -40,7 +41,7 @@ def spread(count: int, limit: int | None) -> npt.NDArray[np.int64]:
 
 def block_losses(model: Any, tokens_NT: torch.Tensor, bytes_N: npt.NDArray[np.float64], batch: int = 16) -> BlockLosses:
     """The model's nats for each block at full depth."""
-    return depth_losses(model, tokens_NT, bytes_N, (len(model.model.layers),), batch)[0]
+    return depth_losses(model, tokens_NT, bytes_N, (len(decoder_layers(model)),), batch)[0]
 
 
 @torch.inference_mode()
@@ -58,7 +59,7 @@ def _batch_nats(model: Any, rows_BT: torch.Tensor, depths: Sequence[int]) -> tor
     target_N = rows_BT[:, 1:].flatten()
     sums = []
     for hidden_BTD in exit_hidden_states(model, rows_BT[:, :-1], depths):
-        nats_N = token_nats(model.lm_head, hidden_BTD.flatten(0, 1), target_N)
+        nats_N = token_nats(model.get_output_embeddings(), hidden_BTD.flatten(0, 1), target_N)
         sums.append(nats_N.view(len(rows_BT), -1).double().sum(1))
     return torch.stack(sums).cpu()
 
@@ -72,4 +73,4 @@ def token_nats(head: Any, hidden_ND: torch.Tensor, target_N: torch.Tensor) -> to
 
 def rows_per_slice(head: Any) -> int:
     """Positions whose float32 logits fit in `LOGITS_BYTES`."""
-    return max(1, LOGITS_BYTES // (4 * int(head.weight.shape[0])))
+    return max(1, LOGITS_BYTES // (4 * int(head.out_features)))

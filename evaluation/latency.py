@@ -86,9 +86,14 @@ def count_parameters(path: Path) -> tuple[int, int]:
     return count, sum(file.stat().st_size for file in files)
 
 
-def describe_agent(checkpoint: Checkpoint, latency: Latency | None, retention: float | None = None) -> Agent:
-    """The report's agent section; without a latency those figures are null."""
-    parameters, weight_bytes = count_parameters(checkpoint.path)
+def describe_agent(
+    checkpoint: Checkpoint, parameters: int, latency: Latency | None, retention: float | None = None
+) -> Agent:
+    """The report's agent section; without a latency those figures are null.
+
+    `parameters` are the model's numbers: a packed file holds several in a byte.
+    """
+    weight_bytes = count_parameters(checkpoint.path)[1]
     return Agent(
         path=str(checkpoint.path),
         bytes_on_disk=checkpoint.bytes_on_disk,

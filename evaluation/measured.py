@@ -31,6 +31,7 @@ from evaluation.specialities import (
     speciality_scores,
 )
 from evaluation.thinking import open_model, thinking_losses, without_thoughts
+from phases.architecture import decoder_layers
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
 from phases.errors import DataError
@@ -62,7 +63,8 @@ def measure(model: Any, tokenizer: Any, units: Units, config: EvaluationConfig) 
             f"the data has token {largest} but the model's vocabulary ends at {vocabulary - 1}; prepare the data with "
             "this model's tokenizer"
         )
-    plain, layers = without_thoughts(model), len(model.model.layers)
+    plain = without_thoughts(model)
+    layers = len(decoder_layers(plain))
     text, half = depth_losses(plain, units.text_NT, units.bytes_N, (layers, max(1, layers // 2)))
     if model is not plain:
         text = thinking_losses(model, units.text_NT, units.bytes_N)

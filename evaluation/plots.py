@@ -20,9 +20,9 @@ Curve = Sequence[tuple[float, float]]
 
 def loss_curves(curves: Mapping[str, Curve], title: str = "Training loss") -> Figure:
     """Loss against step, one line a model; light raw points under a running mean."""
-    figure, axes = _new(title, "step", "loss (nats/token)")
+    figure, axes = new_figure(title, "step", "loss (nats/token)")
     for index, (name, curve) in enumerate(curves.items()):
-        x, y = _columns(curve)
+        x, y = points(curve)
         axes.plot(x, y, color=f"C{index}", alpha=0.25, linewidth=0.8)
         axes.plot(x, running_mean(y, max(1, len(y) // 25)), color=f"C{index}", label=name, linewidth=1.6)
     if curves:
@@ -46,12 +46,12 @@ def thought_curves(curves: Mapping[str, Curve], title: str = "Thoughts while the
         "thought_entropy": "entropy (nats/token)",
     }
     drawn = [name for name in labels if curves.get(name)]
-    figure, _ = _new("", "", "", (3.6 * max(1, len(drawn)), 3.2))
+    figure, _ = new_figure("", "", "", (3.6 * max(1, len(drawn)), 3.2))
     figure.clear()
     figure.suptitle(title, fontsize=11)
     for index, name in enumerate(drawn):
         axes = figure.add_subplot(1, len(drawn), index + 1)
-        x, y = _columns(curves[name])
+        x, y = points(curves[name])
         axes.plot(x, y, color=f"C{index}", linewidth=1.4)
         axes.set_xlabel("step")
         axes.set_title(labels[name], fontsize=9)
@@ -63,7 +63,7 @@ def thought_curves(curves: Mapping[str, Curve], title: str = "Thoughts while the
 
 def thought_gains(table: Table) -> Figure:
     """Nats a token saved over no thought, with standard errors, against the thought's length (`length_table`)."""
-    figure, axes = _new(table.title, "thought tokens", "gain (nats/token)")
+    figure, axes = new_figure(table.title, "thought tokens", "gain (nats/token)")
     lengths = [float(row[0] or 0) for row in table.rows]
     for index in range(2, len(table.columns), 2):
         gains, errors = ([float(row[i] or 0) for row in table.rows] for i in (index, index + 1))
@@ -83,7 +83,7 @@ def matrix_heat_map(table: Table) -> Figure:
     values = np.array([[float(v or 0) for v in row[1::2]] for row in table.rows])
     low, high = values.min(0), values.max(0)
     shade = (values - low) / np.where(high > low, high - low, 1.0)
-    figure, axes = _new(table.title, "", "", (1.9 + 1.7 * len(columns), 1.4 + 0.55 * len(models)))
+    figure, axes = new_figure(table.title, "", "", (1.9 + 1.7 * len(columns), 1.4 + 0.55 * len(models)))
     axes.imshow(shade, cmap="Blues", vmin=-0.15, vmax=1.9, aspect="auto")
     for i, row in enumerate(table.rows):
         best = values[i] >= high
@@ -103,9 +103,9 @@ def evolution_curves(ours: Sequence[Curve], random: Sequence[Curve], title: str 
 
     Each curve is (evaluations, fitness of that candidate); the running best is taken here.
     """
-    figure, axes = _new(title, "evaluations", "best fitness (validation)")
+    figure, axes = new_figure(title, "evaluations", "best fitness (validation)")
     for name, colour, curves in (("evolution", "C0", ours), ("random search", "C1", random)):
-        best = [(_columns(curve)[0], np.maximum.accumulate(_columns(curve)[1])) for curve in curves if len(curve)]
+        best = [(points(curve)[0], np.maximum.accumulate(points(curve)[1])) for curve in curves if len(curve)]
         for x, y in best:
             axes.step(x, y, where="post", color=colour, alpha=0.35, linewidth=0.9)
         if best:
@@ -118,12 +118,14 @@ def evolution_curves(ours: Sequence[Curve], random: Sequence[Curve], title: str 
     return figure
 
 
-def _columns(curve: Curve) -> tuple[Floats, Floats]:
-    points = np.asarray(curve, dtype=np.float64).reshape(-1, 2)
-    return points[:, 0], points[:, 1]
+def points(curve: Curve) -> tuple[Floats, Floats]:
+    """(n,) abscissae and (n,) ordinates of a curve."""
+    pairs = np.asarray(curve, dtype=np.float64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
 
 
-def _new(title: str, x: str, y: str, size: tuple[float, float] = (7.0, 4.2)) -> tuple[Figure, Any]:
+def new_figure(title: str, x: str, y: str, size: tuple[float, float] = (7.0, 4.2)) -> tuple[Figure, Any]:
+    """A figure of one pair of axes with our looks."""
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

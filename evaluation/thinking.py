@@ -84,7 +84,7 @@ def thinking_losses(
     nats = []
     for rows_BT in torch.split(tokens_NT, batch):
         rows_BT = rows_BT.to(model.device)
-        hidden_BTD = model.model(input_ids=rows_BT[:, :-1], use_cache=False).last_hidden_state
-        nats_N = token_nats(model.lm_head, hidden_BTD.flatten(0, 1), rows_BT[:, 1:].flatten())
+        hidden_BTD = model.base_model(input_ids=rows_BT[:, :-1], use_cache=False).last_hidden_state
+        nats_N = token_nats(model.get_output_embeddings(), hidden_BTD.flatten(0, 1), rows_BT[:, 1:].flatten())
         nats.append(nats_N.view(len(rows_BT), -1).double().sum(1).cpu())
     return BlockLosses(torch.cat(nats).numpy(), bytes_N, tokens_NT.shape[1] - 1)

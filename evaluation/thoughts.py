@@ -49,7 +49,7 @@ def plain_losses(model: Any, where: Places, batch: int = 16) -> Floats:
     """(N, P) nats of a model that does not think."""
     parts = []
     for tokens_BT, anchor_BP in _batches(where, batch):
-        hidden_BTD = model.model(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
+        hidden_BTD = model.base_model(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
         row = torch.arange(len(tokens_BT))[:, None]
         parts.append(_nats(model, hidden_BTD[row, anchor_BP], tokens_BT[row, anchor_BP + 1]))
     return torch.cat(parts).double().numpy()
@@ -110,4 +110,6 @@ def _of_other_rows(thought_BRN: torch.Tensor) -> torch.Tensor:
 
 def _nats(model: Any, hidden_BPD: torch.Tensor, target_BP: torch.Tensor) -> torch.Tensor:
     """(B, P) nats of the targets."""
-    return row_nll(hidden_BPD.flatten(0, 1), model.lm_head.weight, target_BP.flatten()).view_as(target_BP)
+    return row_nll(hidden_BPD.flatten(0, 1), model.get_output_embeddings().weight, target_BP.flatten()).view_as(
+        target_BP
+    )

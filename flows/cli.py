@@ -4,6 +4,7 @@
     forge phase evomerge --input checkpoints/laptop/cognate --out /tmp/merged
     forge evaluate checkpoints/laptop/evomerge --tasks forge_reasoning
     forge generate checkpoints/laptop/quiet_star --prompt "def " --think --show-thoughts
+    forge export checkpoints/laptop/bitnet --format gguf --out agent.gguf
     forge report checkpoints/laptop --json
     forge phases
     forge promote forge-agent --version 3
@@ -85,6 +86,16 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--thoughts", choices=("on", "off", "shuffled"), default="off", help=text)
     _add_config(evaluate)
     _add_generate(_command(commands, "generate", "write what follows a prompt", "flows.generate"))
+    export = _command(commands, "export", "write a ternary checkpoint at its true size", "flows.export")
+    export.add_argument("checkpoint", type=Path, metavar="CKPT", help="what the bitnet phase wrote")
+    export.add_argument("--format", choices=("packed", "gguf"), required=True, help="for transformers or llama.cpp")
+    export.add_argument("--out", type=Path, required=True, metavar="PATH", help="folder (packed) or file (gguf)")
+    export.add_argument("--layout", choices=("trits", "2bit"), help="of packed codes: 5 (default) or 4 in a byte")
+    types, text = (
+        ("auto", "tq2_0", "tq1_0", "q4_0", "f16"),
+        "of GGUF's ternary tensors (default: the fastest that fits)",
+    )
+    export.add_argument("--type", choices=types, help=text)
     report = _command(commands, "report", "print the report of a run")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its name in checkpoints/")
     _command(commands, "phases", "list the phases of the chain")

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 from evaluation.evolution import search_curves
 from evaluation.plots import Curve, evolution_curves, loss_curves, matrix_heat_map, thought_curves, thought_gains
+from evaluation.ternary_plots import code_curves, scale_histogram, size_against_quality
 from flows.gating import Outcome
+from phases.bitnet.storage import ternary_lattices
 from phases.evomerge.report import LINEAGE
 
 if TYPE_CHECKING:
@@ -29,4 +31,10 @@ def figures(outcome: Outcome, curves: Mapping[str, Curve]) -> "dict[str, Figure]
         drawn["thoughts.png"] = thought_curves(thoughts)
     if "thought_length" in outcome.judgement.tables:
         drawn["thought_length.png"] = thought_gains(outcome.judgement.tables["thought_length"])
+    codes = {name.removeprefix("ternary/"): curve for name, curve in curves.items() if name.startswith("ternary/")}
+    if "zeros" in codes:
+        drawn["codes.png"] = code_curves(codes)
+    if "lattice" in outcome.judgement.tables:
+        drawn["scales.png"] = scale_histogram(ternary_lattices(outcome.made.path))
+        drawn["size.png"] = size_against_quality(outcome.judgement.tables["rivals"])
     return drawn

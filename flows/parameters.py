@@ -19,6 +19,7 @@ import configs
 from evaluation.config import EvaluationConfig
 from flows.approval_config import ApprovalConfig
 from flows.chain import CHAIN, PhaseName, check_order
+from phases.bitnet.config import BitnetConfig
 from phases.cognate.config import CognateConfig
 from phases.data.config import DataConfig
 from phases.errors import ConfigError
@@ -73,6 +74,8 @@ class ForgeConfig(StrictModel):
     """Phase 2: an evolved merge of the branches."""
     quiet_star: QuietStarConfig = QuietStarConfig()
     """Phase 3: thoughts between tokens."""
+    bitnet: BitnetConfig = BitnetConfig()
+    """Phase 4: ternary weights."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How phases are judged."""
 

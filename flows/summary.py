@@ -19,6 +19,7 @@ from evaluation.report import (
 from flows.console import duration, say
 from flows.gating import Outcome
 from flows.parameters import ForgeConfig
+from phases.bitnet.run import PACKED
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
 from phases.environment import code_version
@@ -46,22 +47,30 @@ def summarise(
 
 
 def measure_agent(outcomes: Sequence[Outcome], folder: Path) -> Agent | None:
-    """Size, memory and latency of the checkpoint that came out of the chain; None when the chain was stopped.
+    """Size, memory and latency of what came out of the chain, packed where it can be; None when it was stopped.
 
     Kept in `agent.json`, so that a rerun that changes nothing reports the same figures at once.
     """
     kept = outcomes[-1].kept
     if kept is None:
         return None
-    path, digest = folder / "agent.json", kept.digest
+    shipped, path = kept.siblings.get(PACKED, kept), folder / "agent.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or not whole
         known = json.loads(path.read_text(encoding="utf-8"))
         agent = Agent.model_validate(known["agent"])
-        if known["digest"] == digest and agent.path == str(kept.path):
+        if known["digest"] == shipped.digest and agent.path == str(shipped.path):
             return agent
-    agent = describe_agent(kept, measure_latency(kept.path))
-    write_json(path, {"digest": digest, "agent": agent.model_dump(mode="json")})
+    parameters = count_parameters(kept.path)[0]
+    agent = describe_agent(shipped, parameters, measure_latency(shipped.path), retention(outcomes))
+    write_json(path, {"digest": shipped.digest, "agent": agent.model_dump(mode="json")})
     return agent
+
+
+def retention(outcomes: Sequence[Outcome]) -> float | None:
+    """What the last phase kept of its parent's right answers, where it is one that compresses and that passed."""
+    last = outcomes[-1]
+    names = {metric.name: metric.value for metric in last.judgement.metrics}
+    return names.get(f"{last.stage.phase.name}/tasks_retention") if last.status == "passed" else None
 
 
 def _entry(outcome: Outcome) -> PhaseReport:

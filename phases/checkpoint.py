@@ -7,6 +7,7 @@ and machine stand in the manifest but outside the digest. Siblings (the cognate 
 checkpoint is) are checkpoints in `siblings/<name>/`; `family_digest` covers them too.
 """
 
+import importlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from phases.environment import environment
-from phases.errors import CheckpointError
+from phases.errors import CheckpointError, InputError
 from phases.storage import atomic_directory, explain_os_errors, sha256_file, sha256_json
 
 MANIFEST = "forge.json"
@@ -77,8 +78,10 @@ class Checkpoint:
         return load_tokenizer(self.path)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The parameters by name in float32; tied weights once."""
+        """The parameters by name in float32; tied weights once. Raises `CheckpointError` for a quantised model."""
         model = self.model()
+        if getattr(model, "is_quantized", False):
+            raise CheckpointError(f"{self.path}: packed, so its weights are no parameters; give what it was made from")
         return {name: p.detach() for name, p in model.named_parameters()}
 
 
@@ -109,7 +112,8 @@ def save_checkpoint(
     `tensors` (a file name such as `latent.safetensors` to tensors) and `texts` (a file name to its text) ride along.
     """
     with atomic_directory(out) as temporary:
-        model.save_pretrained(temporary)
+        # Tensors keep the names that the model has for them; a few families (GPT-NeoX) are else renamed in the file.
+        model.save_pretrained(temporary, save_original_format=False)
         tokenizer.save_pretrained(temporary)
         for name, content in (tensors or {}).items():
             save_file({k: v.contiguous() for k, v in content.items()}, temporary / name)
@@ -201,7 +205,9 @@ def _hash_files(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def load_model(path: Path | str, dtype: torch.dtype = torch.float32) -> Any:
-    """Open any HF causal LM (a path or hub id) in evaluation mode."""
+    """Open any HF causal LM (a path or hub id), packed ones too, in evaluation mode."""
+    # By name: no phase's results depend on how packed weights, which no phase can train, are opened.
+    importlib.import_module("phases.packed")
     with _explain_load_errors(path):
         return AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype).eval()
 
@@ -220,6 +226,8 @@ def _explain_load_errors(path: Path | str) -> Iterator[None]:
     with explain_os_errors(Path(path)):
         try:
             yield
+        except InputError:  # our own, of a packed file
+            raise
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().split("\n")[0]
             fix = "give a folder or a reachable hub id"

@@ -9,28 +9,32 @@ from typing import Any
 
 import torch
 
+from phases.architecture import decoder_layers, final_norm
+
 
 def exit_hidden_states(model: Any, tokens_BT: torch.Tensor, depths: Sequence[int]) -> list[torch.Tensor]:
     """[(B, T, D)] normalised hidden states after each depth in `depths` (1 … L), in one pass of the deepest.
 
     Gradients flow. Raises `ValueError` for a depth outside the model.
     """
-    layers = model.model.layers
+    layers = decoder_layers(model)
     if not all(1 <= depth <= len(layers) for depth in depths):
         raise ValueError(f"exit depths {list(depths)} must lie between 1 and {len(layers)}")
     caught: dict[int, torch.Tensor] = {}
     hooks = [
         layers[depth - 1].register_forward_hook(
-            lambda module, args, output, depth=depth: caught.__setitem__(depth, output)
+            lambda module, args, output, depth=depth: caught.__setitem__(
+                depth, output[0] if isinstance(output, tuple) else output
+            )
         )
         for depth in set(depths)
     ]
     config, full = model.config, model.config.num_hidden_layers
     try:
         config.num_hidden_layers = max(depths)
-        model.model(input_ids=tokens_BT, use_cache=False)
+        model.base_model(input_ids=tokens_BT, use_cache=False)
     finally:
         config.num_hidden_layers = full
         for hook in hooks:
             hook.remove()
-    return [model.model.norm(caught[depth]) for depth in depths]
+    return [final_norm(model)(caught[depth]) for depth in depths]

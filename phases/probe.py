@@ -94,9 +94,9 @@ def solved(model: Any, batches: Sequence[Batch]) -> npt.NDArray[np.float64]:
     """
     result = np.zeros(sum(len(b.index) for b in batches))
     for batch in batches:
-        hidden_BTD = model.model(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
+        hidden_BTD = model.base_model(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
         wanted = batch.answer_BT[:, 1:]
-        guess = model.lm_head(hidden_BTD[:, :-1][wanted]).argmax(-1)
+        guess = model.get_output_embeddings()(hidden_BTD[:, :-1][wanted]).argmax(-1)
         right = torch.ones_like(wanted)
         right[wanted] = guess == batch.tokens_BT[:, 1:][wanted]
         result[batch.index] = right.all(1).double().numpy()
@@ -110,6 +110,6 @@ def half_depth_accuracy(model: Any, text_NT: torch.Tensor, batch: int = 16) -> n
     parts = []
     for rows in torch.split(text_NT, batch):
         hidden_BTD = exit_hidden_states(model, rows[:, :-1], (depth,))[0]
-        guess = model.lm_head(hidden_BTD).argmax(-1)
+        guess = model.get_output_embeddings()(hidden_BTD).argmax(-1)
         parts.append((guess == rows[:, 1:]).double().mean(1))
     return torch.cat(parts).numpy()

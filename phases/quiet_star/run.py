@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from phases.architecture import check_decoder
+from phases.architecture import check_decoder, check_vocabulary
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint, save_family
 from phases.dataset import Dataset
 from phases.errors import CheckpointError, ConfigError
@@ -97,11 +97,7 @@ def new_thinker(parent: Checkpoint, config: QuietStarConfig, data: Dataset) -> t
     """
     model, tokenizer = parent.model(), parent.tokenizer()
     check_decoder(model, str(parent.path))
-    if data.vocabulary > model.config.vocab_size or data.tokenizer.get_vocab().items() - tokenizer.get_vocab().items():
-        raise CheckpointError(
-            f"{parent.path}: its tokenizer is not the one that {data.path} was prepared with; prepare the data with "
-            "this model as cognate.base, or give a checkpoint of the run that the data belongs to"
-        )
+    check_vocabulary(model, tokenizer, data, str(parent.path))
     if config.thoughts.ahead > data.block_tokens:
         raise ConfigError(
             f"quiet_star.thoughts.ahead={config.thoughts.ahead}: rows of {data.path} have {data.block_tokens} tokens; "

@@ -36,5 +36,5 @@ class LanguageModelling(Objective):
 
     def forward(self, tokens_BT: torch.Tensor, weight_BT: torch.Tensor, progress: float) -> torch.Tensor:
         """Σ weight · −log p(next token), nats."""
-        hidden = self.model.model(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
-        return linear_cross_entropy(hidden, self.model.lm_head.weight, tokens_BT[:, 1:], weight_BT)
+        hidden = self.model.base_model(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
+        return linear_cross_entropy(hidden, self.model.get_output_embeddings().weight, tokens_BT[:, 1:], weight_BT)

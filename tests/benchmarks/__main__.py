@@ -1,6 +1,6 @@
 """`make bench`: every benchmark as a table on the terminal and JSON in `checkpoints/bench.json`.
 
-    python -m tests.benchmarks [--pairs 5] [--only training,merging,overhead,thoughts]
+    python -m tests.benchmarks [--pairs 5] [--only training,merging,overhead,thoughts,ternary]
 
 Run it on a quiet machine: it takes about 30 minutes on two cores.
 """
@@ -21,12 +21,12 @@ def main() -> None:
     """Run the chosen benchmarks and write their figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--only", default="training,merging,overhead,thoughts")
+    parser.add_argument("--only", default="training,merging,overhead,thoughts,ternary")
     arguments = parser.parse_args()
     chosen = set(arguments.only.split(","))
     settle_environment()
     warnings.simplefilter("ignore")
-    from tests.benchmarks import inputs, merging, overhead, thoughts, training
+    from tests.benchmarks import inputs, merging, overhead, ternary_matmul, thoughts, training
     from tests.benchmarks.pairs import Comparison, as_json, table
 
     rows: list[Comparison] = []
@@ -44,6 +44,8 @@ def main() -> None:
     if "thoughts" in chosen:
         rows += thoughts.run(arguments.pairs)
         extra["quiet_star_options"] = thoughts.options(arguments.pairs)
+    if "ternary" in chosen:
+        rows += ternary_matmul.run(arguments.pairs)
     print(table(rows))
     if "first_flow_extra_seconds" in extra:
         print(f"first flow of a process (ephemeral server start): {extra['first_flow_extra_seconds']} s more")

@@ -92,6 +92,11 @@ def tiny_settings(text: Path) -> dict[str, Any]:
             "training": training,
             "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0},
         },
+        "bitnet": {
+            "quantisation": {"group": 16},
+            "training": training,
+            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0},
+        },
         "evaluation": {
             "blocks": 4,
             "resamples": 100,

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from evaluation.report import Report, read_report
 from flows.approval_config import ApprovalConfig
+from flows.chain import CHAIN
 from flows.forge_flow import forge
 from flows.parameters import ForgeConfig
 from phases.checkpoint import open_checkpoint
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
     """Every checkpoint file with its inode and time of change: what was not touched is equal."""
-    below = [p for p in folder.rglob("*") if p.is_file() and {"cognate", "evomerge", "quiet_star"} & set(p.parts)]
+    below = [p for p in folder.rglob("*") if p.is_file() and set(CHAIN) & set(p.parts)]
     return {str(p.relative_to(folder)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in below}
 
 
@@ -39,10 +40,11 @@ def test_whole_chain(done: Report, original: ForgeConfig) -> None:
         ("cognate", "passed"),
         ("evomerge", "rolled_back"),
         ("quiet_star", "rolled_back"),
+        ("bitnet", "rolled_back"),
     ]
     assert done.agent is not None and done.agent.latency_ms_per_token_p50
     names = {path.name for path in original.folder.iterdir()}
-    assert {"run.json", "report.json", "report.md", "data", "cognate", "evomerge", "quiet_star"} <= names
+    assert {"run.json", "report.json", "report.md", "data", "cognate", "evomerge", "quiet_star", "bitnet"} <= names
     assert not [name for name in names if name.endswith((".work", ".tmp"))]
     assert AutoModelForCausalLM.from_pretrained(done.agent.path).config.num_hidden_layers == 2
 
@@ -81,7 +83,7 @@ def test_same_seed_same_digests(done: Report, tiny: ForgeConfig, lenient: None) 
 
 def test_seed_changes_the_result(done: Report, copy: ForgeConfig) -> None:
     values = copy.model_dump(mode="json") | {"run": "u", "seed": 1}
-    for name in ("data", "cognate", "evomerge", "quiet_star", "evaluation"):
+    for name in ("data", "cognate", "evomerge", "quiet_star", "bitnet", "evaluation"):
         del values[name]["seed"]
     second = ForgeConfig.parse(values, "test")
     forge(second)
@@ -125,7 +127,7 @@ def test_taken_name(done: Report, copy: ForgeConfig) -> None:
 def test_tracking_has_a_parent_run_and_one_for_each_phase(done: Report, original: ForgeConfig) -> None:
     runs = tracked(original)
     parent, phases = runs[0], {run.data.tags["forge.phase"]: run for run in runs[1:]}
-    assert set(phases) == {"cognate", "evomerge", "quiet_star"} and all(r.info.status == "FINISHED" for r in runs)
+    assert set(phases) == set(CHAIN) and all(r.info.status == "FINISHED" for r in runs)
     assert all(r.data.tags["mlflow.parentRunId"] == parent.info.run_id for r in runs[1:])
     assert parent.data.params["cognate.trunk.steps"] == "3" and parent.data.tags["prefect.flow_run_id"]
     assert phases["cognate"].data.tags["checkpoint.digest"] == digests(done)["cognate"]

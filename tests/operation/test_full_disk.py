@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from flows.chain import CHAIN
 from phases.dataset import open_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-STEPS = {"data": "run.json", "cognate": "cognate.work", "evomerge": "evomerge.work", "quiet_star": "quiet_star.work"}
+STEPS = {"data": "run.json", **{phase: f"{phase}.work" for phase in CHAIN}}
 """What there is when a part of the run has begun."""
 
 

@@ -25,6 +25,8 @@ MILESTONES = {
     "evomerge.judgement.json": "evomerge's gate",
     "quiet_star": "quiet_star",
     "quiet_star.judgement.json": "quiet_star's gate",
+    "bitnet": "bitnet",
+    "bitnet.judgement.json": "bitnet's gate",
     "report.json": "report",
 }
 """What is being done as long as the file is not there."""

@@ -1,0 +1,166 @@
+"""The judge of phase 4: does the ternary model keep what its parent could do, and is it as small as promised?
+
+    judge(checkpoint, [parent], data, EvaluationConfig())
+
+The model was reloaded from disk. Of each task's right answers it has to keep 95 %, its bits per byte may rise by 5 %,
+every linear weight in the file must lie on the lattice, and the packed file must have exactly the bytes that its
+shapes promise and give back exactly these weights. It also has to beat its control at equal bytes, the parent rounded
+to the same lattice without training. Beside them stand bitsandbytes' NF4 and int8 (more bytes, no training), the same
+steps without a teacher, and the same steps in full precision: retention against a parent that trained less flatters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from evaluation.config import EvaluationConfig
+from evaluation.judgement import Cell, Judgement, Table
+from evaluation.measured import Measured, floor_metrics, item_tables, measure, model_metrics, text_floors
+from evaluation.metric import Control, Gate, finite_check, gate, paired_control
+from evaluation.packed_file import PackedFile, inspect_packed
+from evaluation.ratio import bits_difference, bits_per_byte
+from evaluation.retention import TASKS, mean_retention, retention_metrics, task_retention, task_table
+from evaluation.rounded import round_by_bitsandbytes, round_to_ternary
+from evaluation.specialities import NAMES, held_out, matrix_table
+from evaluation.ternary_report import lattice_table, size_table
+from phases.bitnet.run import FULL_PRECISION, NO_TEACHER
+from phases.bitnet.storage import count_off_lattice, read_settings, ternary_lattices
+from phases.bitnet.tensors import ternary_names
+from phases.checkpoint import Checkpoint
+from phases.dataset import Dataset
+from phases.errors import CheckpointError
+
+NAME, PARENT = "bitnet", "parent"
+ROUNDED, NF4, INT8 = "rounded to ternary", "bitsandbytes NF4", "bitsandbytes int8"
+
+
+def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, config: EvaluationConfig) -> Judgement:
+    """Judge a bitnet checkpoint. Raises `CheckpointError` when a control or the packed file is missing."""
+    siblings = checkpoint.siblings
+    for name in (NO_TEACHER, FULL_PRECISION):
+        if name not in siblings:
+            raise CheckpointError(f"{checkpoint.path}: its control {name} is missing; run the phase again")
+    units, tokenizer = held_out(data, config), checkpoint.tokenizer()
+    model, packed = checkpoint.model(), inspect_packed(checkpoint)
+    measured = {NAME: measure(model, tokenizer, units, config)}
+    finite, finite_gate = finite_check(measured[NAME].not_finite, units.split, len(units.text_NT))
+    if not finite_gate.passed:
+        return Judgement(metrics=(finite,), gates=(finite_gate,))
+    measured[PARENT] = measure(parents[0].model(), tokenizer, units, config)
+    # Multiple choice costs as much as all the rest and is near chance here: of the two only.
+    fewer = replace(units, items={**units.items, "choice": []})
+    rivals, sizes = _rivals(checkpoint, parents[0], siblings, packed)
+    measured |= {name: measure(rival, tokenizer, fewer, config) for name, rival in rivals.items()}
+    ours, parent = measured[NAME], measured[PARENT]
+    off = count_off_lattice(checkpoint.path, ternary_names(model))
+    metrics = (
+        finite,
+        *model_metrics(NAME, ours, units.split, parent),
+        *retention_metrics(NAME, ours, parent, units),
+        *(m for name in rivals for m in retention_metrics(name, measured[name], parent, units)),
+        *model_metrics(PARENT, parent, units.split),
+        *packed.metrics(units.split),
+        *floor_metrics(data, units, text_floors(data, units)),
+    )
+    scores = {name: found.scores for name, found in measured.items()}
+    return Judgement(
+        metrics=metrics,
+        controls=_controls(measured, checkpoint, sizes),
+        gates=(finite_gate, *_retention_gates(measured, config), *_file_gates(off, packed)),
+        tables={
+            "retention": task_table(units, ours, parent),
+            "rivals": _rival_table(measured, sizes, packed, config),
+            **({} if off else {"lattice": lattice_table(ternary_lattices(checkpoint.path), parents[0].tensors())}),
+            "size": size_table(packed.by_kind),
+            "matrix": matrix_table(scores),
+            **item_tables(units, scores),
+        },
+    )
+
+
+def _rivals(
+    checkpoint: Checkpoint, parent: Checkpoint, siblings: Mapping[str, Checkpoint], packed: PackedFile
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Models to compare with, and the bytes that the weights of each would take in a file."""
+    quantisation = read_settings(checkpoint.path).quantisation
+    nf4, nf4_bytes = round_by_bitsandbytes(parent.model(), "nf4")
+    int8, int8_bytes = round_by_bitsandbytes(parent.model(), "int8")
+    models = {
+        ROUNDED: round_to_ternary(parent.model(), quantisation),
+        NO_TEACHER: siblings[NO_TEACHER].model(),
+        FULL_PRECISION: siblings[FULL_PRECISION].model(),
+        NF4: nf4,
+        INT8: int8,
+    }
+    full = 4 * sum(p.numel() for p in models[FULL_PRECISION].parameters())
+    sizes = {NAME: packed.bytes, PARENT: full, ROUNDED: packed.bytes, NO_TEACHER: packed.bytes, FULL_PRECISION: full}
+    return models, {**sizes, NF4: nf4_bytes, INT8: int8_bytes}
+
+
+def _controls(
+    measured: Mapping[str, Measured], checkpoint: Checkpoint, sizes: Mapping[str, int]
+) -> tuple[Control, ...]:
+    """Ours against each rival: right answers of each task, and −bits per byte, so that more is better."""
+    trained = checkpoint.manifest.get("metrics", {})
+    steps = f"the same {trained.get('steps', 0):.0f} steps and {trained.get('tokens', 0):.0f} tokens"
+    spent = {NO_TEACHER: steps, FULL_PRECISION: steps}
+    ours, split = measured[NAME], ""
+    controls = []
+    for name in (name for name in measured if name != NAME):
+        theirs = measured[name]
+        budget = f"{spent.get(name, 'no training')}; {sizes[name]:,} bytes of weights, ours {sizes[NAME]:,}"
+        values = [-bits_per_byte(found.text, "", split).value for found in (ours, theirs)]
+        difference, stderr = bits_difference(ours.text, theirs.text)
+        text = Control(
+            name=name,
+            metric="−bits per byte",
+            ours=values[0],
+            control=values[1],
+            difference=-difference,
+            stderr=stderr,
+            n=len(ours.text.nats_N),
+            budget=budget,
+        )
+        tasks = (paired_control(name, NAMES[t], ours.scores[t], theirs.scores[t], budget) for t in TASKS)
+        controls += [text, *tasks]
+    return tuple(controls)
+
+
+def _retention_gates(measured: Mapping[str, Measured], config: EvaluationConfig) -> list[Gate]:
+    """Of each task what the config allows to lose; bits per byte; and better than the same bytes without training."""
+    ours, parent, rounded = (measured[name] for name in (NAME, PARENT, ROUNDED))
+    kept = 1 - config.regression
+    gates = [
+        gate(f"{task}: {kept:.0%} of the parent's right answers", f"{NAME}/{task}_retention", share, ">=", kept)
+        for task, (share, _) in task_retention(ours, parent).items()
+    ]
+    bits, before = (bits_per_byte(found.text, f"{NAME}/bits_per_byte", config.split) for found in (ours, parent))
+    title = f"bits per byte within {config.regression:.0%} of the parent's"
+    gates.append(gate(title, bits.name, bits.value, "<=", (1 + config.regression) * before.value))
+    worse, stderr = bits_difference(ours.text, rounded.text)
+    metric = f"{NAME}/bits_per_byte less {ROUNDED}"
+    return [*gates, gate("beats rounding at equal bytes", metric, worse, "<", -config.sigmas * (stderr or 0.0))]
+
+
+def _file_gates(off: int, packed: PackedFile) -> list[Gate]:
+    """On the lattice, of the promised size, and the same model when it is unpacked."""
+    return [
+        gate("every linear weight is on the lattice", f"{NAME}/off_lattice", off, "<=", 0),
+        gate("packed bytes are at most as promised", "packed/bytes", packed.bytes, "<=", packed.promised),
+        gate("packed bytes are at least as promised", "packed/bytes", packed.bytes, ">=", packed.promised),
+        gate("unpacked weights are bit for bit the same", "packed/weights_that_differ", packed.differing, "<=", 0),
+    ]
+
+
+def _rival_table(
+    measured: Mapping[str, Measured], sizes: Mapping[str, int], packed: PackedFile, config: EvaluationConfig
+) -> Table:
+    """Bytes, bits a parameter, bits per byte and retention of everything that was measured."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, found in measured.items():
+        bits = bits_per_byte(found.text, "", config.split)
+        share, error = mean_retention(found, measured[PARENT])
+        per_parameter = 8 * sizes[name] / packed.parameters
+        rows.append((name, sizes[name], per_parameter, bits.value, bits.stderr, share, error))
+    columns = ("model", "bytes", "bits a parameter", "bits per byte", "bits per byte ±", "tasks kept", "tasks kept ±")
+    return Table(title="Against other ways to be small, and against the same steps", columns=columns, rows=tuple(rows))

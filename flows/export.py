@@ -1,0 +1,73 @@
+"""`forge export`: a ternary checkpoint at its true size, for transformers or for llama.cpp.
+
+    forge export checkpoints/laptop/bitnet --format packed --out agent
+    forge export checkpoints/laptop/bitnet --format gguf --out agent.gguf
+
+What was written is read back and compared with the checkpoint before it gets its name.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phases.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    from phases.checkpoint import Checkpoint
+
+Rows = dict[str, int]
+"""Bytes by kind."""
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write the file and say how its bytes are spent."""
+    from evaluation.latency import count_parameters
+    from phases.checkpoint import open_checkpoint
+
+    _check(arguments)
+    source = open_checkpoint(arguments.checkpoint)
+    write = _packed if arguments.format == "packed" else _gguf
+    by_kind = write(source, arguments)
+    parameters, size = count_parameters(source.path)[0], sum(by_kind.values())
+    if arguments.json:
+        made = {"path": str(arguments.out), "format": arguments.format, "bytes": size, "by_kind": by_kind}
+        print(json.dumps({**made, "parameters": parameters, "bits_per_parameter": 8 * size / parameters}, indent=2))
+        return 0
+    _print(by_kind, parameters, arguments.out)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise `InputError` for options of the other format, and `StorageError` for a name that is taken."""
+    other = {"packed": ("type", "gguf"), "gguf": ("layout", "packed")}[arguments.format]
+    if getattr(arguments, other[0]) is not None:
+        raise InputError(f"--{other[0]} belongs to --format {other[1]}; leave it out")
+    if arguments.out.exists():
+        raise StorageError(f"{arguments.out}: exists already; choose another --out or delete it")
+
+
+def _packed(source: "Checkpoint", arguments: argparse.Namespace) -> Rows:
+    from phases.packed.file import pack_checkpoint
+    from phases.packed.sizes import measure_bytes
+
+    made = pack_checkpoint(source, arguments.out, arguments.layout or "trits")
+    return {kind.replace("_", " "): size for kind, size in asdict(measure_bytes(made.path)).items() if size}
+
+
+def _gguf(source: "Checkpoint", arguments: argparse.Namespace) -> Rows:
+    from phases.packed.gguf_export import export_gguf
+
+    report = export_gguf(source, arguments.out, arguments.type or "auto")
+    return {**report.tensor_bytes, "metadata": report.metadata_bytes}
+
+
+def _print(by_kind: Rows, parameters: int, out: Path) -> None:
+    from evaluation.render import text_table
+
+    size = sum(by_kind.values())
+    rows = [(kind, f"{count:,}", f"{count / size:.1%}") for kind, count in by_kind.items()]
+    print(text_table(("tensors", "bytes", "share"), [*rows, ("file", f"{size:,}", "100.0%")]))
+    print(f"\n{8 * size / parameters:.3f} bits a parameter, {4 * parameters / size:.2f} times smaller than float32")
+    print(f"written: {out}")

@@ -1,0 +1,36 @@
+"""Which tensors of a causal language model become ternary, and which are its embeddings.
+
+Ternary is every linear layer of the body; the output head counts as an embedding, tied to the input's or not.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from phases.errors import CheckpointError
+
+
+def ternary_names(model: Any) -> tuple[str, ...]:
+    """State-dict names of the weights of all linear layers but the head.
+
+    Raises `CheckpointError` when the layers hold other matrices (Conv1D, stacked experts): they would stay as they
+    are and be counted as if they were not there.
+    """
+    body = {id(p) for p in model.base_model.parameters()}
+    special = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
+    linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    special |= {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # of positions
+    matrices = [(n, p) for n, p in model.named_parameters() if p.ndim >= 2 and id(p) not in special]
+    unknown = [name for name, p in matrices if id(p) not in linear or id(p) not in body]
+    if unknown:
+        raise CheckpointError(
+            f"{type(model).__name__}: {len(unknown)} of its matrices are not linear layers ({unknown[0]}); "
+            "give a model whose layers are (Llama, Qwen, Mistral, Phi, GPT-NeoX)"
+        )
+    return tuple(name for name, _ in matrices)
+
+
+def embedding_names(model: Any) -> tuple[str, ...]:
+    """State-dict names of the input embedding and, where it is not tied to it, the head."""
+    special = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
+    return tuple(name for name, p in model.named_parameters() if id(p) in special)

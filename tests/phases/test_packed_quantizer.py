@@ -1,0 +1,246 @@
+"""Packed models in transformers: bit for bit the ternary checkpoint, in any architecture, and for evaluation only."""
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from phases.bitnet.config import Quantisation
+from phases.bitnet.estimator import Quantised
+from phases.bitnet.lattice import Lattice, absmax
+from phases.bitnet.storage import ternary_files
+from phases.checkpoint import Checkpoint, Manifest, load_model, load_tokenizer, save_checkpoint
+from phases.dataset import Dataset
+from phases.errors import CheckpointError, TrainingError
+from phases.packed.file import load_packed, pack_checkpoint
+from phases.packed.head import has_integer_products, integer_linear
+from phases.packed.model import packed_matrices
+from phases.packed.modules import PackedEmbedding, PackedHead, PackedLinear, TiedHead, use_kernel
+
+SIZES = {"vocab_size": 257, "hidden_size": 36, "intermediate_size": 67, "max_position_embeddings": 128}
+SIZES |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 18}
+SIZES |= {"bos_token_id": 0, "eos_token_id": 0}
+TOKENS = torch.arange(2 * 23).view(2, 23) * 7 % 257
+Pack = Callable[..., tuple[Checkpoint, Checkpoint]]
+
+
+def model_of(family: str, tied: bool = True) -> Any:
+    configs: dict[str, Any] = {
+        "llama": (LlamaConfig, LlamaForCausalLM),
+        "mistral": (MistralConfig, MistralForCausalLM),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    }
+    config, architecture = configs[family]
+    torch.manual_seed(3)
+    model = architecture(config(**SIZES, tie_word_embeddings=tied))
+    for name, parameter in model.named_parameters():
+        if name.endswith(("bias", "norm.weight")):
+            nn.init.normal_(parameter, 1, 0.3)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def pack(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    """A model's (ternary checkpoint, packed checkpoint)."""
+
+    def build(
+        model: Any, layout: Any = "trits", group: int | None = 16, bits: Any = 8
+    ) -> tuple[Checkpoint, Checkpoint]:
+        quantised = Quantised(model, Quantisation(group=group, embedding_bits=bits))
+        tensors, texts = ternary_files(quantised)
+        quantised.fold()
+        path, tokenizer = tmp_path_factory.mktemp("packed"), load_tokenizer(tiny_data.path / "tokenizer")
+        source = save_checkpoint(path / "ternary", model, tokenizer, Manifest("bitnet"), tensors, texts)
+        return source, pack_checkpoint(source, path / "packed", layout)
+
+    return build
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_logits_equal_those_of_the_ternary_checkpoint_bit_for_bit(family: str, tied: bool, pack: Pack) -> None:
+    source, packed = pack(model_of(family, tied))
+    for dtype in (torch.float32, torch.bfloat16):
+        model = load_packed(packed.path, dtype, "exact")
+        with torch.no_grad():
+            logits, expected = model(TOKENS).logits, source.model(dtype)(TOKENS).logits
+        assert logits.dtype == dtype and torch.equal(logits, expected)
+
+
+@pytest.fixture(scope="module")
+def both(pack: Pack) -> tuple[Checkpoint, Checkpoint]:
+    """A tied Llama, 8-bit embeddings: (ternary, packed)."""
+    return pack(model_of("llama"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "group", "bits", "tied"),
+    [("2bit", None, 4, True), ("2bit", 7, 4, False), ("trits", 128, None, True), ("trits", None, None, False)],
+)
+def test_every_layout_loads_exactly(layout: Any, group: Any, bits: Any, tied: bool, pack: Pack) -> None:
+    source, packed = pack(model_of("qwen3", tied), layout, group, bits)
+    model, plain = load_packed(packed.path, kernel="exact"), source.model()
+    with torch.no_grad():
+        assert torch.equal(model(TOKENS).logits, plain(TOKENS).logits)
+    kinds = {type(m) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    assert kinds == ({nn.Embedding, nn.Linear} if bits is None else {PackedEmbedding, TiedHead if tied else PackedHead})
+    assert len(packed_matrices(model)) == 14 + (0 if bits is None else 1 if tied else 2)
+
+
+def test_plain_from_pretrained_opens_it_with_the_fastest_kernel(both: tuple[Checkpoint, Checkpoint]) -> None:
+    source, packed = both
+    plain = AutoModelForCausalLM.from_pretrained(packed.path)
+    with torch.no_grad():
+        logits, expected = plain(TOKENS).logits, source.model()(TOKENS).logits
+    assert not plain.training and not torch.equal(logits, expected)  # activations on 255 levels
+    assert (logits - expected).norm() / expected.norm() < 0.03
+    use_kernel(plain, "exact")
+    with torch.no_grad():
+        assert torch.equal(plain(TOKENS).logits, expected)
+
+
+def test_generation_is_that_of_the_ternary_checkpoint(both: tuple[Checkpoint, Checkpoint]) -> None:
+    source, packed = both
+    how = {"max_new_tokens": 12, "do_sample": False, "attention_mask": torch.ones_like(TOKENS)}
+    ids = load_packed(packed.path, kernel="exact").generate(TOKENS, **how)
+    assert torch.equal(ids, source.model().generate(TOKENS, **how)) and ids.shape[1] > 23
+
+
+def test_a_loaded_model_holds_the_packed_tensors_and_nothing_else_of_that_size(
+    both: tuple[Checkpoint, Checkpoint],
+) -> None:
+    _, packed = both
+    model, stored = load_packed(packed.path, kernel="exact"), load_file(packed.path / "model.safetensors")
+    assert model.state_dict().keys() == stored.keys()
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in model.state_dict().items())
+    model(TOKENS)
+    held = {t.data_ptr(): t.nbytes for t in [*model.parameters(), *model.buffers()]}
+    extra = sum(b.nbytes for n, b in model.named_buffers() if "inv_freq" in n)
+    assert sum(held.values()) == sum(t.nbytes for t in stored.values()) + extra
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_a_kernels_layout_replaces_the_packed_codes_and_gives_them_back(both: tuple[Checkpoint, Checkpoint]) -> None:
+    _, packed = both
+    model, stored = load_packed(packed.path, kernel="native"), load_file(packed.path / "model.safetensors")
+    before = copy.deepcopy(model)
+    logits = model(TOKENS).logits
+    layers = [m for m in model.modules() if isinstance(m, PackedLinear)]
+    assert all(m.codes.numel() == 0 and m.prepared is not None for m in layers)
+    weights = {name: m.weight for name, m in packed_matrices(model).items()}
+    assert all(torch.equal(m.weight, weights[name]) for name, m in packed_matrices(before).items())
+    assert torch.equal(copy.deepcopy(model)(TOKENS).logits, logits)
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(model(TOKENS).logits, logits)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64, 300])
+def test_a_head_in_slices_gives_the_logits_of_the_whole(
+    rows: int, both: tuple[Checkpoint, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phases.packed.modules.SLICE_WEIGHTS", 36 * rows)
+    embedding = load_packed(both[1].path).get_input_embeddings()
+    x, bias = torch.randn(2, 23, 36), torch.randn(257)
+    torch.testing.assert_close(embedding.linear(x, bias, "auto"), x @ embedding.weight.T + bias)
+
+
+@pytest.mark.skipif(not has_integer_products(torch.device("cpu")), reason="needs a processor with VNNI")
+@pytest.mark.parametrize(("width", "group"), [(36, 16), (64, 64), (200, 128), (5, 1), (576, None)])
+def test_a_head_of_integer_products_has_15_bits(width: int, group: int | None) -> None:
+    lattice = absmax(torch.randn(257, width), 8, group)
+    x = torch.randn(3, width) * torch.tensor([[1e-3], [1.0], [1e4]])
+    y, expected = integer_linear(x, lattice.codes_OI, lattice.scale_OG, group), x @ lattice.dequantise().T
+    assert ((y - expected).norm(dim=-1) / expected.norm(dim=-1)).max() < 1e-4
+    largest = Lattice(torch.full((257, width), 127, dtype=torch.int8), torch.ones_like(lattice.scale_OG), group)
+    y = integer_linear(torch.ones(1, width), largest.codes_OI, largest.scale_OG, group)
+    torch.testing.assert_close(y, torch.full((1, 257), 127.0 * width))
+    broken = torch.stack((torch.zeros(width), torch.full((width,), torch.nan)))
+    y = integer_linear(broken, lattice.codes_OI, lattice.scale_OG, group)
+    assert not y[0].any() and y[1].isnan().all()
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 23])
+def test_single_tokens_are_exact_too_where_weights_lie_alike(tokens: int, both: tuple[Checkpoint, Checkpoint]) -> None:
+    aligned, model = copy.deepcopy(both[0].model()), load_packed(both[1].path, kernel="exact")
+    with torch.no_grad():
+        assert torch.equal(model(TOKENS[:, :tokens]).logits, aligned(TOKENS[:, :tokens]).logits)
+
+
+def test_a_fresh_process_opens_it_after_one_import(both: tuple[Checkpoint, Checkpoint]) -> None:
+    lines = ["import sys, phases.packed, transformers"]
+    lines += ["m = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1])", "print(m.model.embed_tokens)"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines), str(both[1].path)], capture_output=True, text=True, check=False
+    )
+    assert "PackedEmbedding" in done.stdout, done.stderr
+
+
+def test_an_embedding_unpacks_the_rows_it_is_asked_for(both: tuple[Checkpoint, Checkpoint]) -> None:
+    embedding = load_packed(both[1].path).get_input_embeddings()
+    ids = torch.tensor([[3, 256, 3], [0, 1, 2]])
+    assert torch.equal(embedding(ids), embedding.weight[ids])
+    for wrong in (-1, 257):
+        with pytest.raises(IndexError):
+            embedding(torch.tensor([wrong]))
+
+
+@pytest.mark.parametrize("how", ["load", "auto", "cast"])
+def test_the_dtype_of_computation_changes_and_scales_stay_float16(
+    how: str, both: tuple[Checkpoint, Checkpoint]
+) -> None:
+    source, packed = both
+    dtype = torch.float32 if how == "auto" else torch.bfloat16
+    asked = {"load": torch.bfloat16, "auto": "auto", "cast": torch.float32}[how]
+    model = load_packed(packed.path, asked, "exact")
+    model = model.to(torch.bfloat16) if how == "cast" else model
+    scales = [m.scale for m in packed_matrices(model).values()]
+    assert model.dtype == dtype and all(scale.dtype == torch.float16 for scale in scales)
+    with torch.no_grad():
+        plain = source.model().to(dtype) if how == "cast" else source.model(dtype)
+        assert torch.equal(model(TOKENS).logits, plain(TOKENS).logits)
+
+
+def test_a_device_map_is_followed(both: tuple[Checkpoint, Checkpoint]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(both[1].path, device_map={"": "cpu"})
+    assert model(TOKENS).logits.isfinite().all()
+
+
+def test_load_model_of_the_phases_opens_it(both: tuple[Checkpoint, Checkpoint]) -> None:
+    assert load_model(both[1].path)(TOKENS).logits.shape == (2, 23, 257)
+
+
+def test_it_cannot_be_trained_or_saved_again(both: tuple[Checkpoint, Checkpoint], tmp_path: Path) -> None:
+    model = load_packed(both[1].path)
+    with pytest.raises(TrainingError, match="train the ternary checkpoint"):
+        model.train()
+    with pytest.raises(CheckpointError, match="copy its folder"):
+        model.save_pretrained(tmp_path / "again")
+    assert not (tmp_path / "again").exists() and not model.hf_quantizer.is_trainable
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kernel", ["exact", "auto"])
+def test_on_a_gpu(kernel: Any, both: tuple[Checkpoint, Checkpoint]) -> None:
+    model, plain = load_packed(both[1].path, kernel=kernel, device="cuda"), both[0].model().cuda()
+    with torch.no_grad():
+        logits, expected = model(TOKENS.cuda()).logits, plain(TOKENS.cuda()).logits
+    assert torch.equal(logits, expected) if kernel == "exact" else (logits - expected).norm() < 0.03 * expected.norm()
