@@ -29,7 +29,7 @@ class EvaluationConfig(StrictModel):
     sigmas: float = Field(2.0, ge=0)
     """Standard errors that a cognate gate's difference must exceed."""
     regression: float = Field(0.05, ge=0)
-    """Largest share by which bits per byte may rise over the parent's."""
+    """Largest share by which bits per byte may rise over the parent's, or right answers of a task be lost."""
     exit_confidence: float = Field(0.5, gt=0, le=1)
     """τ: a token leaves after the first layer whose top probability reaches it."""
     thought_rows: int | None = Field(128, ge=2)

@@ -37,6 +37,8 @@ class Latency:
     tokens: int
     repeats: int
     threads: int
+    kernel: str | None = None
+    """What multiplied with packed weights; None for a model that is not packed."""
 
 
 def measure_latency(path: Path, tokens: int = 64, repeats: int = 5) -> Latency:
@@ -56,6 +58,7 @@ def decode_timed(path: Path, tokens: int, repeats: int) -> Latency:
 
     from evaluation.generation import greedy
     from phases.checkpoint import load_model
+    from phases.packed.modules import kernel_of
 
     model = load_model(path)
     # Any ids will do: the time of a decode does not depend on which tokens it meets.
@@ -67,7 +70,8 @@ def decode_timed(path: Path, tokens: int, repeats: int) -> Latency:
         seconds.append((time.perf_counter() - start) / len(written))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB here
-    return Latency(1000 * statistics.median(seconds[1:]), peak * unit, tokens, repeats, torch.get_num_threads())
+    median = 1000 * statistics.median(seconds[1:])
+    return Latency(median, peak * unit, tokens, repeats, torch.get_num_threads(), kernel_of(model))
 
 
 def count_parameters(path: Path) -> tuple[int, int]:
@@ -87,21 +91,21 @@ def count_parameters(path: Path) -> tuple[int, int]:
 
 
 def describe_agent(
-    checkpoint: Checkpoint, parameters: int, latency: Latency | None, retention: float | None = None
+    checkpoint: Checkpoint, latency: Latency | None, packed: Checkpoint | None = None, retention: float | None = None
 ) -> Agent:
-    """The report's agent section; without a latency those figures are null.
-
-    `parameters` are the model's numbers: a packed file holds several in a byte.
-    """
-    weight_bytes = count_parameters(checkpoint.path)[1]
+    """The report's agent section; without a latency those figures are null. Sizes are those of `packed` if there is."""
+    shipped, parameters = packed or checkpoint, count_parameters(checkpoint.path)[0]
+    weight_bytes = count_parameters(shipped.path)[1]
     return Agent(
         path=str(checkpoint.path),
-        bytes_on_disk=checkpoint.bytes_on_disk,
+        packed=None if packed is None else str(packed.path),
+        bytes_on_disk=shipped.bytes_on_disk,
         parameters=parameters,
         ratio_vs_fp32=4 * parameters / weight_bytes,
         retention=retention,
         latency_ms_per_token_p50=None if latency is None else latency.ms_per_token_p50,
         peak_rss_bytes=None if latency is None else latency.peak_rss_bytes,
+        kernel=None if latency is None else latency.kernel,
     )
 
 

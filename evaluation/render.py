@@ -169,10 +169,12 @@ def _agent_rows(report: Report) -> list[tuple[str, str]]:
         return []
     return [
         ("path", agent.path),
+        ("packed", agent.packed or "not packed"),
         ("parameters", number(agent.parameters)),
         ("bytes on disk", number(agent.bytes_on_disk)),
         ("ratio to 32-bit floats", number(agent.ratio_vs_fp32)),
         ("retention", number(agent.retention)),
         ("latency, ms a token (p50)", number(agent.latency_ms_per_token_p50)),
         ("peak resident memory, bytes", number(agent.peak_rss_bytes)),
+        *([("kernel", agent.kernel)] if agent.kernel else []),
     ]

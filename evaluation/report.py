@@ -58,6 +58,9 @@ class Agent(StrictModel):
     """The final model as people will meet it."""
 
     path: str
+    """The checkpoint, which plain `from_pretrained` opens."""
+    packed: str | None = None
+    """The same at its true size, of which bytes, ratio, latency and memory are; null where there is none."""
     bytes_on_disk: int
     parameters: int
     ratio_vs_fp32: float
@@ -66,6 +69,8 @@ class Agent(StrictModel):
     """Share of the uncompressed model's quality; null until a compression phase measures it."""
     latency_ms_per_token_p50: float | None = None
     peak_rss_bytes: int | None = None
+    kernel: str | None = None
+    """What multiplied with the packed weights; null for a model that is not packed."""
 
 
 class Report(StrictModel):

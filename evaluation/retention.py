@@ -4,6 +4,7 @@ A ratio of two means over the same units has the ratio estimator's standard erro
 that both answered the same questions. For a loss, where less is better, retention is the parent's over ours.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,35 +20,43 @@ TASKS = ("reasoning", "memory")
 """Specialities whose answers are decoded and checked."""
 
 
-def retained(ours: Values, parent: Values) -> tuple[float, float | None]:
-    """Σ ours / Σ parent and its standard error. A parent that has nothing right has lost nothing: (1, None)."""
+Share = tuple[float, float | None]
+"""A ratio and its standard error, which one unit alone does not have."""
+
+
+def retained(ours: Values, parent: Values) -> Share | None:
+    """Σ ours / Σ parent and its standard error; None where the parent has nothing right and so nothing to lose."""
     theirs = np.asarray(parent, dtype=np.float64)
-    return ratio(np.asarray(ours, dtype=np.float64), theirs) if theirs.sum() > 0 else (1.0, None)
+    return ratio(np.asarray(ours, dtype=np.float64), theirs) if theirs.sum() > 0 else None
 
 
-def task_retention(ours: Measured, parent: Measured) -> dict[str, tuple[float, float | None]]:
-    """Retention of each task's share of right answers."""
-    return {name: retained(ours.scores[name], parent.scores[name]) for name in TASKS}
+def task_retention(ours: Measured, parent: Measured) -> dict[str, Share]:
+    """Retention of the share of right answers, for every task of which the parent has any."""
+    found = {name: retained(ours.scores[name], parent.scores[name]) for name in TASKS}
+    return {name: share for name, share in found.items() if share is not None}
 
 
-def text_retention(ours: Measured, parent: Measured) -> tuple[float, float | None]:
+def text_retention(ours: Measured, parent: Measured) -> Share:
     """The parent's bits per byte over ours."""
     return ratio(parent.text.nats_N, ours.text.nats_N)
 
 
-def mean_retention(ours: Measured, parent: Measured) -> tuple[float, float | None]:
-    """Mean over the tasks of which the parent got anything right; its error from theirs, which are of other items."""
-    found = [(share, error) for share, error in task_retention(ours, parent).values() if error is not None]
+def mean_retention(ours: Measured, parent: Measured) -> Share | None:
+    """Mean over those tasks; its error from theirs, which are of other items. None where there are no such tasks."""
+    found = list(task_retention(ours, parent).values())
     if not found:
-        return 1.0, None
-    errors = np.array([error for _, error in found])
-    return float(np.mean([share for share, _ in found])), float(np.sqrt((errors**2).sum())) / len(found)
+        return None
+    errors = [error for _, error in found if error is not None]
+    error = math.sqrt(sum(e**2 for e in errors)) / len(found) if len(errors) == len(found) else None
+    return float(np.mean([share for share, _ in found])), error
 
 
 def retention_metrics(model: str, ours: Measured, parent: Measured, units: Units) -> list[Metric]:
     """Retention by task, of their mean and of bits per byte."""
     found = {name: (*pair, len(units.items[name])) for name, pair in task_retention(ours, parent).items()}
-    found["tasks"] = (*mean_retention(ours, parent), sum(len(units.items[name]) for name in TASKS))
+    mean = mean_retention(ours, parent)
+    if mean is not None:
+        found["tasks"] = (*mean, sum(n for _, _, n in found.values()))
     found["text"] = (*text_retention(ours, parent), len(units.text_NT))
     return [
         Metric(
@@ -74,8 +83,8 @@ def _rows(items: Sequence[Item], ours: Values, parent: Values) -> list[tuple[Cel
     names = np.array([item.task for item in items])
     for (task, mean, error, n), (_, before, before_error, _) in pairs:
         chosen = names == task
-        share = retained(np.asarray(ours)[chosen], np.asarray(parent)[chosen]) if before > 0 else (None, None)
-        rows.append((task, n, before, before_error, mean, error, *share))
+        share = retained(np.asarray(ours)[chosen], np.asarray(parent)[chosen])
+        rows.append((task, n, before, before_error, mean, error, *(share or (None, None))))
     return rows
 
 

@@ -36,8 +36,8 @@ def scale_histogram(lattices: Mapping[str, Lattice]) -> Figure:
     for name, lattice in lattices.items():
         kinds.setdefault(kind_of(name), []).extend(lattice.scale_OG.float().flatten().tolist())
     positive = {kind: np.array([s for s in scales if s > 0]) for kind, scales in kinds.items()}
-    every = np.concatenate(list(positive.values()))
-    bins = np.geomspace(every.min() / 1.05, every.max() * 1.05, 40)
+    every = np.concatenate([np.ones(0), *positive.values()])
+    bins = np.geomspace(every.min() / 1.05, every.max() * 1.05, 40) if len(every) else np.array([0.5, 1.0])
     figure, axes = new_figure("Scales of the groups", "scale γ", "groups")
     for index, (kind, scales) in enumerate(positive.items()):
         axes.hist(scales, bins=list(bins), histtype="step", linewidth=1.4, color=f"C{index}", label=kind)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from evaluation.judgement import Cell, Table
@@ -28,13 +29,13 @@ def _lattice_row(
 ) -> tuple[Cell, ...]:
     codes = torch.cat([lattices[name].codes_OI.flatten() for name in names])
     before = torch.cat([ternary(parent[name], lattices[name].group).codes_OI.flatten() for name in names])
-    scales = torch.cat([lattices[name].scale_OG.flatten().float() for name in names])
+    scales = torch.cat([lattices[name].scale_OG.flatten().float() for name in names]).numpy()
     return (
         kind,
         len(codes),
         _share(codes == 0),
         _share(before == 0),
-        *(float(torch.quantile(scales, quantile)) for quantile in QUANTILES),
+        *(float(np.quantile(scales, quantile)) for quantile in QUANTILES),
         _share(codes != before),
         _share(codes * before == -1),
     )

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from flows.console import show_choices
 from flows.quiet import settle_environment
 from phases.errors import ForgeError
 
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     parsed = parser().parse_args(arguments)
     settle_environment(parsed.verbose)
+    show_choices()
     logging.raiseExceptions = parsed.verbose  # a server that went away takes no logs; that is said once, by us
     try:
         # Imported here: `forge doctor` is for when hardly anything else can be.

@@ -3,7 +3,7 @@
     forge export checkpoints/laptop/bitnet --format packed --out agent
     forge export checkpoints/laptop/bitnet --format gguf --out agent.gguf
 
-What was written is read back and compared with the checkpoint before it gets its name.
+What was written is read back and compared with the checkpoint, weight by weight, before it gets its name.
 """
 
 import argparse
@@ -29,7 +29,10 @@ def export(arguments: argparse.Namespace) -> int:
     _check(arguments)
     source = open_checkpoint(arguments.checkpoint)
     write = _packed if arguments.format == "packed" else _gguf
-    by_kind = write(source, arguments)
+    try:
+        by_kind = write(source, arguments)
+    except FileNotFoundError:  # /proc and the like refuse new names this way
+        raise StorageError(f"{arguments.out}: no such folder, and it cannot be made; choose another --out") from None
     parameters, size = count_parameters(source.path)[0], sum(by_kind.values())
     if arguments.json:
         made = {"path": str(arguments.out), "format": arguments.format, "bytes": size, "by_kind": by_kind}

@@ -3,10 +3,11 @@
 import contextlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from evaluation.judgement import Judgement
-from evaluation.latency import count_parameters, describe_agent, measure_latency
+from evaluation.latency import Latency, count_parameters, describe_agent, measure_latency
 from evaluation.machine import describe_machine
 from evaluation.report import (
     Agent,
@@ -49,21 +50,25 @@ def summarise(
 def measure_agent(outcomes: Sequence[Outcome], folder: Path) -> Agent | None:
     """Size, memory and latency of what came out of the chain, packed where it can be; None when it was stopped.
 
-    Kept in `agent.json`, so that a rerun that changes nothing reports the same figures at once.
+    The latency is kept in `latency.json`, so that a rerun that changes nothing reports the same figures at once.
     """
     kept = outcomes[-1].kept
     if kept is None:
         return None
-    shipped, path = kept.siblings.get(PACKED, kept), folder / "agent.json"
+    packed = kept.siblings.get(PACKED)
+    latency = _latency(packed or kept, folder / "latency.json")
+    return describe_agent(kept, latency, packed, retention(outcomes))
+
+
+def _latency(shipped: Checkpoint, path: Path) -> Latency:
+    """Measured once for a checkpoint."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or not whole
         known = json.loads(path.read_text(encoding="utf-8"))
-        agent = Agent.model_validate(known["agent"])
-        if known["digest"] == shipped.digest and agent.path == str(shipped.path):
-            return agent
-    parameters = count_parameters(kept.path)[0]
-    agent = describe_agent(shipped, parameters, measure_latency(shipped.path), retention(outcomes))
-    write_json(path, {"digest": shipped.digest, "agent": agent.model_dump(mode="json")})
-    return agent
+        if known["digest"] == shipped.digest:
+            return Latency(**known["latency"])
+    latency = measure_latency(shipped.path)
+    write_json(path, {"digest": shipped.digest, "latency": asdict(latency)})
+    return latency
 
 
 def retention(outcomes: Sequence[Outcome]) -> float | None:

@@ -36,17 +36,21 @@ def check_vocabulary(model: Any, tokenizer: Any, data: Dataset, where: str) -> N
 
 
 def check_head(model: Any, where: str) -> None:
-    """Raise `CheckpointError` unless the logits are `hidden · headᵀ` and nothing more.
+    """Raise `CheckpointError` unless the logits are `hidden · headᵀ` and nothing more, after a norm after the layers.
 
     Losses are computed straight from hidden states; a bias, a scale or a soft cap of the logits would be left out.
     """
+    final_norm(model), decoder_layers(model)
     head, tokens = model.get_output_embeddings(), torch.arange(4).unsqueeze(0)
     plain = isinstance(head, torch.nn.Linear) and head.bias is None
     # At the small logits of four tokens a cap would not show.
     plain = plain and not getattr(model.config, "final_logit_softcapping", None)
     with torch.no_grad():
         hidden_BTD = model.base_model(tokens).last_hidden_state
-        same = plain and torch.allclose(model(tokens).logits, hidden_BTD @ head.weight.T, rtol=1e-3, atol=1e-3)
+        # What is not a number is found, and named, by whoever trains or measures.
+        same = plain and torch.allclose(
+            model(tokens).logits, hidden_BTD @ head.weight.T, rtol=1e-3, atol=1e-3, equal_nan=True
+        )
     if not same:
         raise CheckpointError(
             f"{where}: the logits of {type(model).__name__} are more than its head's (a bias, a scale or a soft cap); "

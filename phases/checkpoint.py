@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -209,7 +210,12 @@ def load_model(path: Path | str, dtype: torch.dtype = torch.float32) -> Any:
     # By name: no phase's results depend on how packed weights, which no phase can train, are opened.
     importlib.import_module("phases.packed")
     with _explain_load_errors(path):
-        return AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype).eval()
+        model, found = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, output_loading_info=True)
+    if found["missing_keys"]:
+        # transformers has filled them with random numbers: other weights, or packed ones that config.json denies.
+        missing = sorted(found["missing_keys"])[0]
+        raise CheckpointError(f"{path}: its weights lack {missing}, which config.json asks for; {_MEND}")
+    return model.eval()
 
 
 def load_tokenizer(path: Path | str) -> Any:
@@ -228,7 +234,7 @@ def _explain_load_errors(path: Path | str) -> Iterator[None]:
             yield
         except InputError:  # our own, of a packed file
             raise
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, StrictDataclassError) as error:
             reason = str(error).strip().split("\n")[0]
             fix = "give a folder or a reachable hub id"
             raise CheckpointError(f"{path}: cannot be loaded ({reason}); {fix}") from error

@@ -24,7 +24,7 @@ class Quantisation(StrictModel):
 class Distillation(StrictModel):
     """What is learnt from the parent rather than from the text."""
 
-    logits: float = Field(0.3, ge=0, le=1)
+    logits: float = Field(0.15, ge=0, le=1)
     """Share of the loss that is the divergence from the parent's distribution; the rest is the text's own."""
     hidden: float = Field(0.0, ge=0)
     """Weight of the relative distance from the parent's hidden states, mean over all layers."""
@@ -34,12 +34,12 @@ class BitnetConfig(PhaseConfig):
     """Phase 4: ternary weights, and two controls at equal steps."""
 
     quantisation: Quantisation = Quantisation()
-    """The lattice of each kind of tensor."""
+    """On which lattices the weights come to lie."""
     distillation: Distillation = Distillation()
     """What is learnt from the parent."""
-    warmup: float = Field(0.1, ge=0, le=1)
-    """Share of the steps in which the strength of the quantisation rises from 0 to 1."""
-    training: TrainingConfig = TrainingConfig(steps=300, learning_rate=0.001, matrix_learning_rate=0.005, decay=0.6)
+    warmup: float = Field(0.4, ge=0, le=0.9)
+    """Share of the steps in which the strength of the quantisation rises from 0 to 1. A ternary parent has none."""
+    training: TrainingConfig = TrainingConfig(steps=240, learning_rate=0.002, matrix_learning_rate=0.005, decay=0.6)
     """Training of the ternary model and of each control."""
     mix: Mix = Mix(text=0.6, reasoning=0.3, memory=0.1)
     """Shares of the token streams, the same for the controls."""

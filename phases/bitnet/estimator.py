@@ -20,6 +20,7 @@ from phases.bitnet.tensors import embedding_names, ternary_names
 
 ACTIVATION_LEVELS = 127
 """8 bits, symmetric."""
+EMPTY: Mapping[str, torch.Tensor] = {}
 SMALLEST = 1e-5
 """Least magnitude of a token's largest activation, so that zeros divide."""
 
@@ -69,9 +70,7 @@ class Estimator(nn.Module):
 class Quantised:
     """A model whose weights train through their lattices, from here until `fold`."""
 
-    def __init__(
-        self, model: Any, quantisation: Quantisation, latent: Mapping[str, torch.Tensor] | None = None
-    ) -> None:
+    def __init__(self, model: Any, quantisation: Quantisation, latent: Mapping[str, torch.Tensor] = EMPTY) -> None:
         """Put estimators on the weights of `model`, which start from `latent` where it has them.
 
         Raises `CheckpointError` for layers that are not linear.
@@ -81,8 +80,8 @@ class Quantised:
         self.embeddings = embedding_names(model) if quantisation.embedding_bits else ()
         self.strength = 1.0
         self._latent = {n: p for n, p in model.named_parameters() if n in {*self.ternary, *self.embeddings}}
-        for name, tensor in (latent or {}).items():
-            self._latent[name].data.copy_(tensor)
+        for name in self._latent.keys() & latent.keys():
+            self._latent[name].data.copy_(latent[name])
         self._modules = [m for m in model.modules() if self._name(m)]
         self._estimators = {n: Estimator(None, quantisation.group) for n in self.ternary}
         self._estimators |= {n: Estimator(quantisation.embedding_bits, quantisation.group) for n in self.embeddings}

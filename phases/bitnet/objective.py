@@ -10,6 +10,8 @@ from phases.bitnet.estimator import Quantised
 from phases.training.loss import linear_cross_entropy
 from phases.training.objective import Objective
 
+Codes = dict[str, torch.Tensor]
+
 
 class QuantisationAware(Objective):
     """Language modelling through the lattice, with or without the parent as a teacher."""
@@ -21,7 +23,8 @@ class QuantisationAware(Objective):
         # In a list, so that the teacher is no part of this module: it neither trains nor is saved.
         self.teachers = [] if teacher is None else [teacher.eval().requires_grad_(False)]
         # Before a saved state is restored: where the whole training, not this session, began.
-        self.first = self.last = _codes(quantised)
+        self.first = _codes(quantised)
+        self.last: Codes = {}
         self.seen: dict[str, torch.Tensor] = {}
 
     def forward(self, tokens_BT: torch.Tensor, weight_BT: torch.Tensor, progress: float) -> torch.Tensor:
@@ -59,10 +62,11 @@ class QuantisationAware(Objective):
         count = sum(codes.numel() for codes in now.values())
         share = {
             "zeros": sum(int((codes == 0).sum()) for codes in now.values()) / count,
-            "codes_changed_since_last": _changed(self.last, now) / count,
             "codes_changed_since_start": _changed(self.first, now) / count,
             "signs_flipped_since_start": _flipped(self.first, now) / count,
         }
+        if self.last:  # not at the first point of a session
+            share["codes_changed_since_last"] = _changed(self.last, now) / count
         self.last = now
         seen = {name: float(value) for name, value in self.seen.items()}
         return {"strength": self.quantised.strength, **seen, **share}
@@ -70,9 +74,6 @@ class QuantisationAware(Objective):
     @staticmethod
     def _read(model: Any, inputs_BT: torch.Tensor, deep: bool) -> Any:
         return model.base_model(input_ids=inputs_BT, use_cache=False, output_hidden_states=deep)
-
-
-Codes = dict[str, torch.Tensor]
 
 
 def _codes(quantised: Quantised) -> Codes:

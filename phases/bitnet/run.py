@@ -17,7 +17,7 @@ from phases.architecture import check_head, check_vocabulary
 from phases.bitnet.config import BitnetConfig
 from phases.bitnet.estimator import Quantised
 from phases.bitnet.objective import QuantisationAware
-from phases.bitnet.storage import is_ternary, read_latent, ternary_files
+from phases.bitnet.storage import is_ternary, open_latent, refuse_packed, ternary_files
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint, save_family
 from phases.dataset import Dataset
 from phases.errors import CheckpointError
@@ -63,6 +63,7 @@ def _make(
     name: str, parent: Checkpoint, config: BitnetConfig, work: Path, data: Dataset, metrics: MetricsCallback
 ) -> None:
     """Train one model and write its checkpoint to `work/<name>`."""
+    refuse_packed(parent, "bitnet")
     model, tokenizer = parent.model(), parent.tokenizer()
     check_head(model, str(parent.path))
     check_vocabulary(model, tokenizer, data, str(parent.path))
@@ -73,10 +74,10 @@ def _make(
     if name == FULL_PRECISION:
         objective = LanguageModelling(model)
     else:
-        latent = read_latent(parent.path) if is_ternary(parent.path) else None
+        latent = open_latent(parent).latent() if is_ternary(parent.path) else {}
         quantised = Quantised(model, config.quantisation, latent)
         teacher = parent.model() if name == TERNARY else None
-        objective = QuantisationAware(quantised, config.warmup, config.distillation, teacher)
+        objective = QuantisationAware(quantised, 0.0 if latent else config.warmup, config.distillation, teacher)
     done = train(objective, mixture, config.training, state, name=name, seed=config.seed, metrics=metrics)
     model.cpu()
     tensors, texts = thinking_files(*load_thinker(parent.path)) if thinks(parent.path) else ({}, {})

@@ -18,7 +18,7 @@ from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
 from phases.bitnet.lattice import Lattice, nearest_ternary, read_absmax, read_ternary
 from phases.checkpoint import Checkpoint
-from phases.errors import CheckpointError
+from phases.errors import CheckpointError, TrainingError
 from phases.strict import StrictModel
 
 LATENT, SETTINGS = "latent.safetensors", "ternary.json"
@@ -37,15 +37,34 @@ class TernaryFile(StrictModel):
 
 def ternary_files(quantised: Quantised) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, str]]:
     """(tensors, texts) that `save_checkpoint` puts beside the weights; taken before the model is folded."""
+    latent = quantised.latent()
+    broken = [name for name, tensor in latent.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise TrainingError(f"{broken[0]}: not finite (NaN) after training; lower bitnet.training's learning rates")
     settings = TernaryFile(
         quantisation=quantised.quantisation, ternary=quantised.ternary, embeddings=quantised.embeddings
     )
-    return {LATENT: quantised.latent()}, {SETTINGS: settings.model_dump_json(indent=2) + "\n"}
+    return {LATENT: latent}, {SETTINGS: settings.model_dump_json(indent=2) + "\n"}
 
 
 def is_ternary(path: Path | str) -> bool:
     """Whether a checkpoint says that it is ternary."""
     return (Path(path) / SETTINGS).is_file()
+
+
+def refuse_ternary(checkpoint: Checkpoint, phase: str) -> None:
+    """Raise `CheckpointError` for a parent that a phase would quietly take off its lattice, or cannot train at all."""
+    refuse_packed(checkpoint, phase)
+    if is_ternary(checkpoint.path):
+        raise CheckpointError(
+            f"{checkpoint.path}: ternary, and {phase} does not train through the lattice; run {phase} before bitnet"
+        )
+
+
+def refuse_packed(checkpoint: Checkpoint, phase: str) -> None:
+    """Raise `CheckpointError` for a packed parent."""
+    if "quantization_config" in json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8")):
+        raise CheckpointError(f"{checkpoint.path}: packed, which {phase} cannot train; give what it was packed from")
 
 
 def read_settings(path: Path | str) -> TernaryFile:
@@ -99,14 +118,14 @@ def open_latent(checkpoint: Checkpoint) -> Quantised:
     Raises `CheckpointError` when the latent weights do not round to the standard ones.
     """
     path, weights = checkpoint.path, checkpoint.tensors()
-    quantised = Quantised(checkpoint.model(), read_settings(path).quantisation, read_latent(path))
+    quantised = Quantised(checkpoint.model(), read_settings(path).quantisation, _read_latent(path))
     for name, lattice in quantised.lattices().items():
         if not torch.equal(lattice.dequantise(), weights[name]):
             raise CheckpointError(f"{path / LATENT}: {name} does not round to the model's weights; restore it")
     return quantised
 
 
-def read_latent(path: Path) -> dict[str, torch.Tensor]:
+def _read_latent(path: Path) -> dict[str, torch.Tensor]:
     """The latent weights of a ternary checkpoint by name. Raises `CheckpointError` when they are not all there."""
     settings, latent = read_settings(path), _load(path / LATENT)
     if set(latent) != {*settings.ternary, *settings.embeddings}:

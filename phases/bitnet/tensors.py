@@ -1,6 +1,7 @@
 """Which tensors of a causal language model become ternary, and which are its embeddings.
 
-Ternary is every linear layer of the body; the output head counts as an embedding, tied to the input's or not.
+Ternary is every linear layer of the body; the output head counts as an embedding, tied to the input's or not. Both have
+to be torch's own classes: a subclass (Gemma's scaled embedding) computes something that a packed layer would not.
 """
 
 from typing import Any
@@ -20,12 +21,20 @@ def ternary_names(model: Any) -> tuple[str, ...]:
     special = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
     linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
     special |= {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # of positions
+    kinds = [type(m) for m in (model.get_input_embeddings(), model.get_output_embeddings())]
+    kinds += [type(m) for m in model.modules() if isinstance(m, nn.Linear)]
+    other = sorted({kind.__name__ for kind in kinds if kind not in (nn.Linear, nn.Embedding)})
+    if other:
+        raise CheckpointError(
+            f"{type(model).__name__}: {other[0]} is no plain linear layer or embedding; give a model that has "
+            "only those (Llama, Qwen, Mistral, Phi-3, GPT-NeoX)"
+        )
     matrices = [(n, p) for n, p in model.named_parameters() if p.ndim >= 2 and id(p) not in special]
     unknown = [name for name, p in matrices if id(p) not in linear or id(p) not in body]
     if unknown:
         raise CheckpointError(
             f"{type(model).__name__}: {len(unknown)} of its matrices are not linear layers ({unknown[0]}); "
-            "give a model whose layers are (Llama, Qwen, Mistral, Phi, GPT-NeoX)"
+            "give a model whose layers are (Llama, Qwen, Mistral, Phi-3, GPT-NeoX)"
         )
     return tuple(name for name, _ in matrices)
 

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from phases.bitnet.storage import refuse_ternary
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.dataset import Dataset
 from phases.errors import MergeError
@@ -98,6 +99,8 @@ def choose_parents(parents: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
             f"{parents[0].path if parents else 'no input'}: a merge needs a trunk and at least two models; give a "
             "checkpoint of the cognate phase, or the trunk followed by the models"
         )
+    for parent in chosen.values():
+        refuse_ternary(parent, "evomerge")
     return chosen
 
 

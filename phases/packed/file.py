@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from phases.bitnet.storage import LATENT
 from phases.bitnet.storage import SETTINGS as TERNARY
 from phases.checkpoint import MANIFEST, Checkpoint, Manifest, open_checkpoint, write_manifest
-from phases.errors import CheckpointError
+from phases.errors import CheckpointError, InputError
 from phases.packed.container import write_file
 from phases.packed.kernels import Preference
 from phases.packed.layout import CODECS, TernaryLayout, read_lattice
@@ -30,8 +31,8 @@ from phases.packed.model import packed_matrices
 from phases.packed.plan import WEIGHTS, Plan, plan_file
 from phases.packed.settings import ForgeTernaryConfig
 from phases.packed.sizes import measure_bytes
-from phases.packed.verify import metadata, verify_file
-from phases.storage import atomic_directory
+from phases.packed.verify import metadata
+from phases.storage import atomic_directory, sha256_file
 
 _OWN = ("config.json", WEIGHTS, MANIFEST, LATENT, TERNARY)
 """Files of the source that are written anew or stay behind."""
@@ -51,8 +52,9 @@ def pack_checkpoint(source: Checkpoint, out: Path, layout: TernaryLayout = "trit
             config["dtype"] = "float32"  # or transformers looks for it in the file, before that is verified
         config["quantization_config"] = ForgeTernaryConfig(**plan.settings.model_dump()).to_dict()
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        write_file(folder / WEIGHTS, _tensors(source.path / WEIGHTS, plan), metadata(plan.settings))
-        verify_file(folder / WEIGHTS, plan.model, plan.settings)
+        described = metadata(plan.settings, sha256_file(folder / "config.json"))
+        write_file(folder / WEIGHTS, _tensors(source.path / WEIGHTS, plan), described)
+        _compare(folder, source)
         sizes = {f"{kind}_bytes": float(count) for kind, count in asdict(measure_bytes(folder)).items()}
         manifest = Manifest(
             phase="packed", config=plan.settings.model_dump(mode="json"), parents=(source.digest,), metrics=sizes
@@ -78,10 +80,30 @@ def load_packed(
             )
         config.quantization_config = {**settings, "kernel": kernel}
         model = AutoModelForCausalLM.from_pretrained(str(path), config=config, dtype=dtype)
-    except (OSError, KeyError, SafetensorError) as error:
+    except InputError:
+        raise
+    except (OSError, KeyError, ValueError, AttributeError, TypeError, SafetensorError, StrictDataclassError) as error:
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{path}: cannot be loaded ({reason}); give what `pack_checkpoint` wrote") from error
     return model.to(device).eval()
+
+
+def _compare(folder: Path, source: Checkpoint) -> None:
+    """Open what was written and raise `CheckpointError` unless it is the source: every weight, and what it computes."""
+    packed, plain = load_packed(folder, torch.float32, "exact"), source.model()
+    weights = {f"{name}.weight": matrix.weight for name, matrix in packed_matrices(packed).items()}
+    weights |= dict(packed.named_parameters())
+    for name, parameter in plain.named_parameters():
+        if not torch.equal(weights[name], parameter.float()):
+            raise CheckpointError(f"{source.path}: {name} would not be the same when packed; nothing was written")
+    tokens = torch.arange(min(8, int(plain.config.vocab_size))).unsqueeze(0)
+    with torch.inference_mode():
+        ours, expected = packed(tokens).logits, plain(tokens).logits
+    if not torch.allclose(ours, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+        raise CheckpointError(
+            f"{source.path}: {type(plain).__name__} computes more with its weights than a packed model does; nothing "
+            "was written"
+        )
 
 
 def _tensors(path: Path, plan: Plan) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ before it gets its name. llama.cpp rounds the *inputs* of its integer kernels to
 slightly from transformers'.
 """
 
+import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -36,6 +37,7 @@ _FILE_TYPES = {
     "Q4_0": LlamaFileType.MOSTLY_Q4_0,
     "F16": LlamaFileType.MOSTLY_F16,
 }
+log = logging.getLogger("phases.packed")
 ROTARY_FACTORS = "rope_freqs.weight"
 
 
@@ -71,6 +73,8 @@ def export_gguf(source: Checkpoint, out: Path, ternary_type: TernaryType = "auto
     architecture = architecture_of(model, where)
     weights = _weights(model, architecture, where)
     _check_names(file, weights, where)
+    if model.generation_config.suppress_tokens:
+        log.warning("%s: GGUF cannot say which tokens are never written; llama.cpp may write delimiters", where)
     tensors = {name: encode(known, name, weight, file, ternary_type) for name, (known, weight) in weights.items()}
     writer = GGUFWriter(None, architecture.name)
     writer.add_name(source.path.resolve().name)

@@ -124,6 +124,19 @@ class PackedLinear(PackedMatrix):
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
 
+def kernel_of(model: Any) -> str | None:
+    """What multiplies with a model's ternary weights, as the log calls it; None for a model that is not packed."""
+    layers = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    if not layers:
+        return None
+    first = layers[0]
+    if first.kernel == "exact":
+        return "exact"
+    kernel = choose_kernel(first.scale.device, first.kernel, "int8" if first.activations else "exact")
+    detail = getattr(kernel, "instructions", None)
+    return f"{kernel.name}, {detail}" if detail else kernel.name
+
+
 class PackedRows(PackedMatrix):
     """A matrix of 8- or 4-bit codes, of which single rows can be unpacked."""
 

@@ -11,14 +11,20 @@ from phases.packed.container import Entry, Header, read_header, refuse, verify_d
 from phases.packed.layout import CODECS
 from phases.packed.model import entries, packed_matrices
 from phases.packed.settings import PackedSettings
+from phases.storage import sha256_file
 
 SETTINGS = "forge_ternary"
 """Key of the settings in the file's metadata."""
 
 
-def metadata(settings: PackedSettings) -> dict[str, str]:
-    """What a packed file says of itself besides its digest."""
-    return {"format": "pt", SETTINGS: settings.model_dump_json()}
+CONFIG = "config_sha256"
+"""Key of the SHA-256 of the `config.json` beside the file: with another one the same weights are another model."""
+NO_DIGEST = "0" * 64
+
+
+def metadata(settings: PackedSettings, config_sha256: str = NO_DIGEST) -> dict[str, str]:
+    """What a packed file says of itself besides its digest. Its length does not depend on the digest of the config."""
+    return {"format": "pt", SETTINGS: settings.model_dump_json(), CONFIG: config_sha256}
 
 
 def verify_file(path: Path | str, model: Any, settings: PackedSettings) -> None:
@@ -34,6 +40,9 @@ def verify_file(path: Path | str, model: Any, settings: PackedSettings) -> None:
             f"{path}: packed as {header.metadata.get(SETTINGS)}, but config.json says {settings.model_dump_json()}; "
             "restore both from one copy"
         )
+    config = Path(path).parent / "config.json"
+    if not config.is_file() or header.metadata.get(CONFIG) != sha256_file(config):
+        raise CheckpointError(f"{path}: the config.json beside it is not the one it was packed with; restore both")
     _check_names(path, header, model)
     try:
         # transformers asks from within its `meta` device, where nothing has contents.

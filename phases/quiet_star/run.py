@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from phases.architecture import check_decoder, check_vocabulary
+from phases.bitnet.storage import refuse_ternary
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint, save_family
 from phases.dataset import Dataset
 from phases.errors import CheckpointError, ConfigError
@@ -95,6 +96,7 @@ def new_thinker(parent: Checkpoint, config: QuietStarConfig, data: Dataset) -> t
 
     Raises `CheckpointError` or `ConfigError` for what does not fit the data.
     """
+    refuse_ternary(parent, "quiet_star")
     model, tokenizer = parent.model(), parent.tokenizer()
     check_decoder(model, str(parent.path))
     check_vocabulary(model, tokenizer, data, str(parent.path))

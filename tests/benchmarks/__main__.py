@@ -26,7 +26,7 @@ def main() -> None:
     chosen = set(arguments.only.split(","))
     settle_environment()
     warnings.simplefilter("ignore")
-    from tests.benchmarks import inputs, merging, overhead, ternary_matmul, thoughts, training
+    from tests.benchmarks import inputs, merging, overhead, ternary_decode, ternary_matmul, thoughts, training
     from tests.benchmarks.pairs import Comparison, as_json, table
 
     rows: list[Comparison] = []
@@ -45,7 +45,7 @@ def main() -> None:
         rows += thoughts.run(arguments.pairs)
         extra["quiet_star_options"] = thoughts.options(arguments.pairs)
     if "ternary" in chosen:
-        rows += ternary_matmul.run(arguments.pairs)
+        rows += ternary_matmul.run(arguments.pairs) + ternary_decode.run(arguments.pairs)
     print(table(rows))
     if "first_flow_extra_seconds" in extra:
         print(f"first flow of a process (ephemeral server start): {extra['first_flow_extra_seconds']} s more")

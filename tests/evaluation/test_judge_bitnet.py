@@ -100,6 +100,9 @@ def test_retention_is_a_ratio_of_the_same_items(judgement: Judgement) -> None:
     assert (
         gate.value == pytest.approx(ours / parent) and gate.threshold == 0.95 and gate.passed == (ours / parent >= 0.95)
     )
+    bits = judgement.metric(f"{PARENT}/bits_per_byte").value
+    limits = [gate.threshold for gate in judgement.gates if "bits per byte within" in gate.name]
+    assert limits == pytest.approx([1.05 * bits] * 2)  # of the ternary model, and of the packed one as it runs
     text = judgement.metric("bitnet/text_retention").value
     bits = [judgement.metric(f"{name}/bits_per_byte").value for name in (PARENT, NAME)]
     assert text == pytest.approx(bits[0] / bits[1])
@@ -159,6 +162,16 @@ def test_another_model_in_the_packed_file_fails_its_gate(
     verdict = judge(altered(made, tmp_path, swap), [parent], world, QUICK)
     assert failed(verdict) >= {"unpacked weights are bit for bit the same"}
     assert gates(verdict)["unpacked weights are bit for bit the same"].value > 100
+
+
+def test_text_that_got_worse_fails_its_gate(
+    made: Checkpoint, parent: Checkpoint, world: Dataset, tmp_path: Path
+) -> None:
+    def flatten(path: Path) -> None:
+        change_weights(path, lambda weights: weights["model.norm.weight"].mul_(0.1))
+
+    verdict = judge(altered(made, tmp_path, flatten), [parent], world, QUICK)
+    assert "bits per byte" in failed(verdict)
 
 
 def test_nan_ends_the_judgement(made: Checkpoint, parent: Checkpoint, world: Dataset, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def test_a_fresh_process_measures(family: Checkpoint) -> None:
     latency = measure_latency(family.path, tokens=8, repeats=5)
     assert 0 < latency.ms_per_token_p50 < 1000
     assert 50e6 < latency.peak_rss_bytes < 8e9
-    agent = describe_agent(family, 1000, latency)
+    agent = describe_agent(family, latency)
     assert agent.latency_ms_per_token_p50 == latency.ms_per_token_p50
 
 
@@ -34,7 +34,7 @@ def test_parameters_are_counted_from_the_file(family: Checkpoint) -> None:
 
 
 def test_float32_weights_have_a_ratio_just_below_one(family: Checkpoint) -> None:
-    agent = describe_agent(family, count_parameters(family.path)[0], None)
+    agent = describe_agent(family, None)
     assert 0.9 < agent.ratio_vs_fp32 < 1 and agent.retention is None
     assert agent.peak_rss_bytes is None and agent.bytes_on_disk == family.bytes_on_disk
 

@@ -42,7 +42,7 @@ def test_one_setting_leaves_its_neighbours_alone() -> None:
 def test_seed_reaches_every_section_that_has_none_of_its_own() -> None:
     config = load_config(sets=["seed=5", "cognate.seed=1"])
     phases = [config.section(name).seed for name in CHAIN]
-    assert (config.seed, config.data.seed, phases, config.evaluation.seed) == (5, 5, [1, 5, 5], 5)
+    assert (config.seed, config.data.seed, phases, config.evaluation.seed) == (5, 5, [1, *[5] * (len(CHAIN) - 1)], 5)
 
 
 def test_seed_reaches_sections_that_are_models() -> None:
@@ -67,7 +67,7 @@ def test_empty_file_is_the_default(tmp_path: Path) -> None:
     ("setting", "wanted"),
     [
         ("cognate.trunk.stepz=3", "unknown key 'cognate.trunk.stepz'.*allowed here: .*steps"),
-        ("colour=red", "unknown key 'colour'.*allowed here: agent, approval, chain, cognate"),
+        ("colour=red", "unknown key 'colour'.*allowed here: agent, approval, bitnet, chain, cognate"),
         ("cognate.trunk.steps=many", "'cognate.trunk.steps' = 'many'.*valid integer"),
         ("cognate.trunk.steps=0", "'cognate.trunk.steps' = 0.*greater than or equal to 1"),
         ("runner=spark", "'runner' = 'spark'.*'threads', 'dask' or 'ray'"),

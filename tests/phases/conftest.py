@@ -1,18 +1,33 @@
-"""A real, tiny data set and model that the phase tests share."""
+"""A real, tiny data set, models and ternary checkpoints that the phase tests share."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
 
+from phases.bitnet.config import Quantisation
+from phases.bitnet.estimator import Quantised
+from phases.bitnet.storage import ternary_files
+from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
 from phases.tasks.item import Item
 
 BLOCK = 32
 VOCABULARY = 257
+FAMILIES = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -77,3 +92,54 @@ def tiny_model() -> LlamaForCausalLM:
         eos_token_id=0,
     )
     return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Any]:
+    """Random models of a family. Their sizes are odd, so that no byte and no block is full, or follow from `hidden`."""
+
+    def make(family: str, hidden: int | None = None, **options: Any) -> Any:
+        torch.manual_seed(3)
+        width, inner, head = (hidden, 3 * hidden, hidden // 4) if hidden else (36, 67, 18)
+        sizes = {"vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": inner, "head_dim": head}
+        heads = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+        ends = {"bos_token_id": 0, "eos_token_id": 0, "max_position_embeddings": 128, "tie_word_embeddings": True}
+        model = AutoModelForCausalLM.from_config(FAMILIES[family](**{**sizes, **heads, **ends, **options}))
+        for name, parameter in model.named_parameters():
+            if name.endswith(("bias", "norm.weight")):
+                parameter.data.normal_(1, 0.3)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_ternary(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Checkpoint]:
+    """Folds a quantised model and writes it as the bitnet phase does, with a tokenizer of bytes where none is given."""
+
+    def write(
+        quantised: Quantised,
+        out: Path | None = None,
+        tokenizer: Any = None,
+        tensors: Mapping[str, Any] | None = None,
+        texts: Mapping[str, str] | None = None,
+    ) -> Checkpoint:
+        latent, settings = ternary_files(quantised)
+        quantised.fold()
+        path = out or tmp_path_factory.mktemp("ternary") / "ternary"
+        files = {**latent, **(tensors or {})}, {**settings, **(texts or {})}
+        return save_checkpoint(path, quantised.model, tokenizer or byte_tokenizer(), Manifest("bitnet"), *files)
+
+    return write
+
+
+@pytest.fixture
+def exported(write_ternary: Callable[..., Checkpoint], tmp_path: Path) -> Callable[..., Any]:
+    """Rounds a model to a lattice, writes it to `model` and exports that to `model.gguf`: the report."""
+    from phases.packed.gguf_export import export_gguf
+
+    def export(model: Any, wanted: Any = "auto", group: int | None = 32, bits: Any = 8, tokenizer: Any = None) -> Any:
+        quantised = Quantised(model, Quantisation(group=group, embedding_bits=bits))
+        return export_gguf(write_ternary(quantised, tmp_path / "model", tokenizer), tmp_path / "model.gguf", wanted)
+
+    return export

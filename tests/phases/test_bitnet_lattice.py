@@ -42,6 +42,16 @@ def test_ternary_equals_a_loop(width: int, group: int) -> None:
     assert found.dequantise().tolist() == products
 
 
+def test_codes_are_chosen_with_the_scale_that_is_stored() -> None:
+    """Half a million weights: some lie between the thresholds of the scale before and after it was rounded."""
+    weight = torch.randn(4000, 128, generator=torch.Generator().manual_seed(0))
+    found = ternary(weight, 128)
+    expected = (weight / found.scale_OG.float()).round().clamp(-1, 1)
+    assert torch.equal(found.codes_OI.float(), expected)
+    exact = (weight / weight.abs().mean(1, keepdim=True)).round().clamp(-1, 1)
+    assert not torch.equal(exact, expected)  # so that the line above says something
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler that this import brings along
 def test_one_scale_a_tensor_is_transformers_bitnet() -> None:
     from transformers.integrations.bitnet import WeightQuant

@@ -28,8 +28,6 @@ from transformers import (
 
 from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
-from phases.bitnet.storage import SETTINGS, TernaryFile
-from phases.checkpoint import Manifest, save_checkpoint
 from phases.data.tokenizer import train_tokenizer
 from phases.packed.gguf_export import export_gguf
 
@@ -99,9 +97,9 @@ def sequences(count: int, length: int, generator: torch.Generator) -> torch.Tens
     return tokens_BT
 
 
-def train(model: Any, quantisation: Quantisation, steps: int) -> TernaryFile:
-    """Teach the rule through the lattice, and leave the model on it."""
-    quantised, generator = Quantised(model, quantisation), torch.Generator().manual_seed(1)
+def teach(quantised: Quantised, steps: int) -> None:
+    """Teach the rule through the lattice."""
+    model, generator = quantised.model, torch.Generator().manual_seed(1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1.0, 2 * (1 - s / steps)))
     for _ in range(steps):
@@ -112,8 +110,6 @@ def train(model: Any, quantisation: Quantisation, steps: int) -> TernaryFile:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    quantised.fold()
-    return TernaryFile(quantisation=quantisation, ternary=quantised.ternary, embeddings=quantised.embeddings)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +131,7 @@ def test_the_same_greedy_tokens(
     quantisation: Quantisation,
     options: dict[str, Any],
     ternary_types: dict[Any, str],
+    write_ternary: Any,
 ) -> None:
     torch.manual_seed(0)
     sizes = {
@@ -151,9 +148,9 @@ def test_the_same_greedy_tokens(
         "eos_token_id": 0,
     }
     model = AutoModelForCausalLM.from_config(CONFIGS[kind](**{**sizes, **options}))
-    file = train(model, quantisation, steps=350)
-    texts = {SETTINGS: file.model_dump_json()}
-    checkpoint = save_checkpoint(tmp_path / "model", model, tokenizer(), Manifest("bitnet"), texts=texts)
+    quantised = Quantised(model, quantisation)
+    teach(quantised, steps=350)
+    checkpoint = write_ternary(quantised, tmp_path / "model", tokenizer())
     tokens_BT = sequences(SEQUENCES, LENGTH, torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected_BT = checkpoint.model()(input_ids=tokens_BT).logits.argmax(-1)
@@ -204,17 +201,15 @@ def bytes_only() -> Any:
     ("kind", "make", "pre"),
     [("llama", tokenizer, "smollm"), ("llama", bytes_only, "gpt-2"), ("qwen2", tokenizer, "qwen2")],
 )
-def test_the_same_tokens_for_200_strings(tmp_path: Path, llama_python: str, kind: str, make: Any, pre: str) -> None:
+def test_the_same_tokens_for_200_strings(
+    tmp_path: Path, llama_python: str, kind: str, make: Any, pre: str, write_ternary: Any
+) -> None:
     """Qwen2's are transformers' own splitting rules, which it puts on every tokenizer of a Qwen2 model."""
     sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 0}
     model = AutoModelForCausalLM.from_config(CONFIGS[kind](**sizes, **heads))
     quantised = Quantised(model, Quantisation(group=32))
-    file = TernaryFile(
-        quantisation=quantised.quantisation, ternary=quantised.ternary, embeddings=quantised.embeddings
-    ).model_dump_json()
-    quantised.fold()
-    checkpoint = save_checkpoint(tmp_path / "model", model, make(), Manifest("bitnet"), texts={SETTINGS: file})
+    checkpoint = write_ternary(quantised, tmp_path / "model", make())
     report, ours = export_gguf(checkpoint, tmp_path / "model.gguf"), checkpoint.tokenizer()
     texts = strings(200)
     expected = [ours.encode(text) for text in texts]

@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
-from phases.bitnet.storage import ternary_files
-from phases.checkpoint import Checkpoint, Manifest, load_tokenizer, open_checkpoint, save_checkpoint
-from phases.dataset import Dataset
+from phases.checkpoint import Checkpoint, open_checkpoint
 from phases.errors import CheckpointError
 from phases.packed.file import load_packed, pack_checkpoint
 from phases.packed.sizes import measure_bytes, predict_bytes
@@ -27,18 +25,12 @@ Damage = Callable[[bytes, random.Random], bytes]
 
 
 @pytest.fixture(scope="module")
-def ternary_checkpoint(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Checkpoint]:
+def ternary_checkpoint(make_model: Any, write_ternary: Any) -> Callable[..., Checkpoint]:
     def build(group: int | None = 16, bits: Any = 8, tied: bool = True, **tensors: Any) -> Checkpoint:
-        torch.manual_seed(5)
-        sizes = {"hidden_size": 36, "intermediate_size": 67, "num_hidden_layers": 2, "num_attention_heads": 2}
-        ends = {"bos_token_id": 0, "eos_token_id": 0}
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=257, **sizes, **ends, tie_word_embeddings=tied))
+        model = make_model("llama", tie_word_embeddings=tied)
         quantised = Quantised(model, Quantisation(group=group, embedding_bits=bits))
-        latent, texts = ternary_files(quantised)
-        quantised.fold()
-        out, tokenizer = tmp_path_factory.mktemp("ternary") / "c", load_tokenizer(tiny_data.path / "tokenizer")
-        texts = {**texts, "thinking.json": "{}\n"}
-        return save_checkpoint(out, model, tokenizer, Manifest("bitnet"), {**latent, **tensors}, texts)
+        made: Checkpoint = write_ternary(quantised, tensors=tensors, texts={"thinking.json": "{}\n"})
+        return made
 
     return build
 

@@ -11,66 +11,32 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import AutoModelForCausalLM
 
 from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
 from phases.bitnet.lattice import Lattice, absmax
-from phases.bitnet.storage import ternary_files
-from phases.checkpoint import Checkpoint, Manifest, load_model, load_tokenizer, save_checkpoint
-from phases.dataset import Dataset
+from phases.checkpoint import Checkpoint, load_model
 from phases.errors import CheckpointError, TrainingError
 from phases.packed.file import load_packed, pack_checkpoint
 from phases.packed.head import has_integer_products, integer_linear
 from phases.packed.model import packed_matrices
 from phases.packed.modules import PackedEmbedding, PackedHead, PackedLinear, TiedHead, use_kernel
 
-SIZES = {"vocab_size": 257, "hidden_size": 36, "intermediate_size": 67, "max_position_embeddings": 128}
-SIZES |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 18}
-SIZES |= {"bos_token_id": 0, "eos_token_id": 0}
 TOKENS = torch.arange(2 * 23).view(2, 23) * 7 % 257
 Pack = Callable[..., tuple[Checkpoint, Checkpoint]]
 
 
-def model_of(family: str, tied: bool = True) -> Any:
-    configs: dict[str, Any] = {
-        "llama": (LlamaConfig, LlamaForCausalLM),
-        "mistral": (MistralConfig, MistralForCausalLM),
-        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
-    }
-    config, architecture = configs[family]
-    torch.manual_seed(3)
-    model = architecture(config(**SIZES, tie_word_embeddings=tied))
-    for name, parameter in model.named_parameters():
-        if name.endswith(("bias", "norm.weight")):
-            nn.init.normal_(parameter, 1, 0.3)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
-def pack(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pack:
+def pack(make_model: Any, write_ternary: Any) -> Pack:
     """A model's (ternary checkpoint, packed checkpoint)."""
 
     def build(
-        model: Any, layout: Any = "trits", group: int | None = 16, bits: Any = 8
+        family: str, tied: bool = True, layout: Any = "trits", group: int | None = 16, bits: Any = 8
     ) -> tuple[Checkpoint, Checkpoint]:
-        quantised = Quantised(model, Quantisation(group=group, embedding_bits=bits))
-        tensors, texts = ternary_files(quantised)
-        quantised.fold()
-        path, tokenizer = tmp_path_factory.mktemp("packed"), load_tokenizer(tiny_data.path / "tokenizer")
-        source = save_checkpoint(path / "ternary", model, tokenizer, Manifest("bitnet"), tensors, texts)
-        return source, pack_checkpoint(source, path / "packed", layout)
+        model = make_model(family, tie_word_embeddings=tied)
+        source = write_ternary(Quantised(model, Quantisation(group=group, embedding_bits=bits)))
+        return source, pack_checkpoint(source, source.path.with_name("packed"), layout)
 
     return build
 
@@ -78,7 +44,7 @@ def pack(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pack:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
 def test_logits_equal_those_of_the_ternary_checkpoint_bit_for_bit(family: str, tied: bool, pack: Pack) -> None:
-    source, packed = pack(model_of(family, tied))
+    source, packed = pack(family, tied)
     for dtype in (torch.float32, torch.bfloat16):
         model = load_packed(packed.path, dtype, "exact")
         with torch.no_grad():
@@ -89,7 +55,7 @@ def test_logits_equal_those_of_the_ternary_checkpoint_bit_for_bit(family: str, t
 @pytest.fixture(scope="module")
 def both(pack: Pack) -> tuple[Checkpoint, Checkpoint]:
     """A tied Llama, 8-bit embeddings: (ternary, packed)."""
-    return pack(model_of("llama"))
+    return pack("llama")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +63,7 @@ def both(pack: Pack) -> tuple[Checkpoint, Checkpoint]:
     [("2bit", None, 4, True), ("2bit", 7, 4, False), ("trits", 128, None, True), ("trits", None, None, False)],
 )
 def test_every_layout_loads_exactly(layout: Any, group: Any, bits: Any, tied: bool, pack: Pack) -> None:
-    source, packed = pack(model_of("qwen3", tied), layout, group, bits)
+    source, packed = pack("qwen3", tied, layout, group, bits)
     model, plain = load_packed(packed.path, kernel="exact"), source.model()
     with torch.no_grad():
         assert torch.equal(model(TOKENS).logits, plain(TOKENS).logits)

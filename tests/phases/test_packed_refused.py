@@ -9,13 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
-from phases.bitnet.storage import ternary_files
-from phases.checkpoint import Checkpoint, Manifest, load_tokenizer, open_checkpoint, save_checkpoint
-from phases.dataset import Dataset
+from phases.checkpoint import Checkpoint, open_checkpoint
 from phases.errors import CheckpointError, ConfigError, InputError
 from phases.packed.file import load_packed, pack_checkpoint
 from phases.packed.settings import ForgeTernaryConfig
@@ -24,18 +22,10 @@ TOKENS = torch.arange(23)[None]
 
 
 @pytest.fixture(scope="module")
-def both(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoint]:
+def both(make_model: Any, write_ternary: Any) -> tuple[Checkpoint, Checkpoint]:
     """(ternary, packed)."""
-    torch.manual_seed(5)
-    sizes = {"hidden_size": 36, "intermediate_size": 67, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=257, **sizes, bos_token_id=0, eos_token_id=0, tie_word_embeddings=True)
-    model, path = LlamaForCausalLM(config), tmp_path_factory.mktemp("refused")
-    quantised = Quantised(model, Quantisation(group=16, embedding_bits=8))
-    tensors, texts = ternary_files(quantised)
-    quantised.fold()
-    tokenizer = load_tokenizer(tiny_data.path / "tokenizer")
-    source = save_checkpoint(path / "ternary", model, tokenizer, Manifest("bitnet"), tensors, texts)
-    return source, pack_checkpoint(source, path / "packed")
+    source = write_ternary(Quantised(make_model("llama"), Quantisation(group=16)))
+    return source, pack_checkpoint(source, source.path.with_name("packed"))
 
 
 def test_other_checkpoints_are_not_packed_while_they_load(both: tuple[Checkpoint, Checkpoint]) -> None:

@@ -1,12 +1,7 @@
 """Every kernel against integers summed in int64 and scaled in float64, from codes that numpy rounded."""
 
 import copy
-import logging
-import platform
-import stat
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +12,7 @@ from hypothesis import strategies as st
 from phases.bitnet.estimator import quantise_activations
 from phases.bitnet.lattice import Lattice, groups_of
 from phases.errors import MissingDependency
-from phases.packed.kernels import Kernel, build, choice, choose_kernel
+from phases.packed.kernels import Kernel, build, choose_kernel
 from phases.packed.kernels.activations import rounded
 from phases.packed.kernels.exact import ExactKernel
 from phases.packed.kernels.int4 import Int4Kernel
@@ -53,14 +48,6 @@ def kernel_of(name: str, request: pytest.FixtureRequest) -> Kernel:
     if INSTRUCTIONS.index(name) > build.load().ternary_instructions():
         pytest.skip(f"this processor has no {name}")
     return NativeKernel(name)
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A process that chose no kernel yet and has an empty cache of extensions."""
-    monkeypatch.setattr(choice, "_chosen", choice.functools.cache(choice._chosen.__wrapped__))
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    return tmp_path
 
 
 def lattice(rows: int, columns: int, group: int | None, seed: int = 0) -> Lattice:
@@ -201,65 +188,6 @@ def test_int4_stands_in(shape: tuple[int, int, int | None], caplog: pytest.LogCa
     prepared = stand_in.prepare(matrix)
     assert ("run exact" in caplog.text) == (shape[1] == 300)
     close(stand_in.linear(x, prepared, bias), reference(x, matrix) + bias.double().numpy(), 2**-7)
-
-
-def test_auto_says_once_what_runs(fresh: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "phases.packed")
-    chosen = choose_kernel(CPU)
-    assert choose_kernel(CPU) is chosen
-    assert caplog.text.count("ternary matmul on cpu") == 1
-    assert f"{chosen.name}, int8 activations" in caplog.text
-    assert choose_kernel(CPU, activations="exact").name == "exact"
-
-
-def test_without_a_compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(MissingDependency, match=r"no C\+\+ compiler named no-such-compiler; .*apt install g\+\+"):
-        choose_kernel(CPU, "native")
-    caplog.set_level(logging.INFO, "phases.packed")
-    stand_in, matrix, x = choose_kernel(CPU), lattice(64, 256, 128), tokens(1, 256)
-    assert stand_in.name == "int4"
-    assert "cannot be built" in caplog.text
-    assert "ternary matmul on cpu: int4" in caplog.text
-    close(stand_in.linear(x, stand_in.prepare(matrix)), reference(x, matrix), 2**-7)
-
-
-def test_named_kernels_that_are_not_there(fresh: Path) -> None:
-    with pytest.raises(MissingDependency, match="for processors"):
-        choose_kernel(CUDA, "native")
-    with pytest.raises(MissingDependency, match="rounds activations"):
-        choose_kernel(CPU, "int4", "exact")
-    with pytest.raises(MissingDependency, match=r"pip install triton|CUDA device"):
-        choose_kernel(CPU, "triton")
-
-
-def script(path: Path, text: str) -> str:
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return str(path)
-
-
-def test_builds_that_fail_say_so_in_a_line(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", script(fresh / "broken", "echo 'x.cpp:1: error: no' >&2; echo noise >&2; exit 1"))
-    with pytest.raises(MissingDependency, match=r"cannot compile ternary.cpp \(x.cpp:1: error: no\)"):
-        build.load()
-    monkeypatch.setenv("CXX", script(fresh / "slow", "exec sleep 20"))
-    monkeypatch.setattr(build, "LIMIT_SECONDS", 0.2)
-    with pytest.raises(MissingDependency, match=r"took over 0.2 s"):
-        build.load()
-    build.library_path().write_bytes(b"not a library")
-    with pytest.raises(MissingDependency, match="delete it"):
-        build.load()
-
-
-@pytest.mark.skipif(platform.system() != "Linux", reason="the flags are those of Linux")
-def test_two_may_build_at_once(library: None, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = fresh / "small.cpp"
-    source.write_text('extern "C" int seven() { return 7; }')
-    monkeypatch.setattr(build, "SOURCE", source)
-    with ThreadPoolExecutor(3) as pool:
-        assert [library.seven() for library in pool.map(lambda _: build.load(), range(3))] == [7, 7, 7]
-    assert [path.suffix for path in build.library_path().parent.iterdir()] == [".so"], "nothing half-made is left"
 
 
 @pytest.mark.gpu

@@ -20,6 +20,7 @@ from pathlib import Path
 from torch.utils import cpp_extension
 
 from phases.errors import MissingDependency
+from phases.storage import fsync_path
 
 SOURCE = Path(__file__).with_name("ternary.cpp")
 # libgomp.so.1 is also what torch brings and has loaded by then: one pool of threads for both.
@@ -59,6 +60,7 @@ def _build(path: Path) -> None:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
             if done.returncode:
                 raise MissingDependency(f"{compiler} cannot compile {SOURCE.name} ({_reason(done.stderr)}); {MEND}")
+            fsync_path(Path(made))  # else a power cut could leave half a library under the final name
             os.replace(made, path)
     except FileNotFoundError:
         raise MissingDependency(f"no C++ compiler named {compiler}; {MEND}") from None
