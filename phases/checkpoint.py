@@ -209,7 +209,7 @@ def load_model(path: Path | str, dtype: torch.dtype = torch.float32) -> Any:
     """Open any HF causal LM (a path or hub id), packed ones too, in evaluation mode."""
     # By name: no phase's results depend on how packed weights, which no phase can train, are opened.
     importlib.import_module("phases.packed")
-    with _explain_load_errors(path):
+    with explain_load_errors(path):
         model, found = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, output_loading_info=True)
     if found["missing_keys"]:
         # transformers has filled them with random numbers: other weights, or packed ones that config.json denies.
@@ -220,12 +220,13 @@ def load_model(path: Path | str, dtype: torch.dtype = torch.float32) -> Any:
 
 def load_tokenizer(path: Path | str) -> Any:
     """Open any HF tokenizer (a path or hub id)."""
-    with _explain_load_errors(path):
+    with explain_load_errors(path):
         return AutoTokenizer.from_pretrained(str(path))
 
 
 @contextmanager
-def _explain_load_errors(path: Path | str) -> Iterator[None]:
+def explain_load_errors(path: Path | str) -> Iterator[None]:
+    """Turn what transformers and safetensors raise about a folder or hub id into one `CheckpointError` line."""
     looks_local = str(path).startswith((".", "/", "~")) or str(path).count("/") > 1
     if looks_local and not Path(path).is_dir():
         raise CheckpointError(f"{path}: no such folder; give a folder or a reachable hub id")

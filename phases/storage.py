@@ -22,6 +22,7 @@ _REASONS = {
     errno.EROFS: "the file system is read-only: choose another --out",
     errno.EACCES: "no permission to write here: choose another --out or change the folder's owner",
     errno.EPERM: "no permission to write here: choose another --out or change the folder's owner",
+    errno.ENAMETOOLONG: "the name is too long: choose another --out",
     errno.EEXIST: "a part of this path is a file, not a folder: choose another --out",
     errno.ENOTDIR: "a part of this path is a file, not a folder: choose another --out",
 }

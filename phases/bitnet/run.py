@@ -47,6 +47,7 @@ def run(
     """
     if len(parents) != 1:
         raise CheckpointError(f"bitnet: {len(parents)} inputs given; give one checkpoint with --input")
+    refuse_packed(parents[0], "bitnet")
     work = work_directory(out, PHASE.key(parents, config, data))
     for name in MODELS:
         # A folder was renamed there whole, and opening it verifies it.
@@ -63,7 +64,6 @@ def _make(
     name: str, parent: Checkpoint, config: BitnetConfig, work: Path, data: Dataset, metrics: MetricsCallback
 ) -> None:
     """Train one model and write its checkpoint to `work/<name>`."""
-    refuse_packed(parent, "bitnet")
     model, tokenizer = parent.model(), parent.tokenizer()
     check_head(model, str(parent.path))
     check_vocabulary(model, tokenizer, data, str(parent.path))

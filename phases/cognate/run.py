@@ -35,6 +35,7 @@ from phases.cognate.config import BRANCHES, CognateConfig
 from phases.cognate.layerskip import EarlyExit
 from phases.cognate.shape import PRESETS, llama_config
 from phases.dataset import Dataset
+from phases.errors import CheckpointError
 from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, serial_pool, work_directory
 from phases.training.batches import Mixture
 from phases.training.loop import Trained, train
@@ -114,6 +115,10 @@ def _fresh(config: CognateConfig, data: Dataset) -> Any:
 def _base(path: str) -> tuple[Any, Any]:
     """The user's own model and its tokenizer."""
     model = load_model(path)
+    if getattr(model, "is_quantized", False):
+        raise CheckpointError(
+            f"cognate.base={path}: packed or quantised, so it cannot train; give what it was made from"
+        )
     check_decoder(model, path)
     return model, load_tokenizer(path)
 

@@ -75,7 +75,10 @@ def export_gguf(source: Checkpoint, out: Path, ternary_type: TernaryType = "auto
     _check_names(file, weights, where)
     if model.generation_config.suppress_tokens:
         log.warning("%s: GGUF cannot say which tokens are never written; llama.cpp may write delimiters", where)
-    tensors = {name: encode(known, name, weight, file, ternary_type) for name, (known, weight) in weights.items()}
+    try:
+        tensors = {name: encode(known, name, weight, file, ternary_type) for name, (known, weight) in weights.items()}
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from None
     writer = GGUFWriter(None, architecture.name)
     writer.add_name(source.path.resolve().name)
     writer.add_string("forge.checkpoint.sha256", source.digest)

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from phases.bitnet.storage import TernaryFile, read_settings
+from phases.checkpoint import explain_load_errors
 from phases.errors import CheckpointError
 from phases.packed.container import DTYPES, Entry
 from phases.packed.layout import TernaryLayout
@@ -32,8 +33,8 @@ class Plan:
 
 def empty_model(path: Path | str) -> Any:
     """The model of a folder's `config.json` on the meta device: shapes and no weights."""
-    config = AutoConfig.from_pretrained(str(path))
-    with torch.device("meta"):
+    with explain_load_errors(path), torch.device("meta"):
+        config = AutoConfig.from_pretrained(str(path))
         return AutoModelForCausalLM.from_config(config)
 
 

@@ -49,6 +49,7 @@ def run(
     """
     if len(parents) != 1:
         raise CheckpointError(f"quiet_star: {len(parents)} inputs given; give one checkpoint with --input")
+    refuse_ternary(parents[0], "quiet_star")
     work = work_directory(out, PHASE.key(parents, config, data))
     for name in MODELS:
         # A folder was renamed there whole, and opening it verifies it.
@@ -96,7 +97,6 @@ def new_thinker(parent: Checkpoint, config: QuietStarConfig, data: Dataset) -> t
 
     Raises `CheckpointError` or `ConfigError` for what does not fit the data.
     """
-    refuse_ternary(parent, "quiet_star")
     model, tokenizer = parent.model(), parent.tokenizer()
     check_decoder(model, str(parent.path))
     check_vocabulary(model, tokenizer, data, str(parent.path))

@@ -31,7 +31,7 @@ CHOICE = ("ternary matmul on cpu: ", "building the ternary kernel")  # said once
 
 @pytest.fixture(scope="module")
 def run(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with prepared data, a `ternary` model of groups of 32, and the `plain` one that it was."""
+    """Prepared data, a `ternary` model of groups of 32, its `packed` form and the `plain` one that it was."""
     folder = tmp_path_factory.mktemp("export")
     data = prepare_data(load_config(file=tiny_file).data, None, folder / "data")
     torch.manual_seed(0)
@@ -43,20 +43,13 @@ def run(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = ternary_files(quantised)
     quantised.fold()
     save_checkpoint(folder / "ternary", model, data.tokenizer, Manifest("bitnet"), *files)
+    assert main(["export", str(folder / "ternary"), "--format", "packed", "--out", str(folder / "packed")]) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
 def source(run: Path) -> Checkpoint:
     return open_checkpoint(run / "ternary")
-
-
-@pytest.fixture(scope="module")
-def packed(run: Path) -> Path:
-    """The packed form beside it, as the command writes it."""
-    path = run / "packed"
-    assert main(["export", str(run / "ternary"), "--format", "packed", "--out", str(path)]) == 0
-    return path
 
 
 @pytest.fixture
@@ -87,9 +80,8 @@ def test_a_packed_folder_is_the_ternary_model(
     model, weights = load_model(out), source.tensors()
     unpacked = {f"{name}.weight": matrix.weight for name, matrix in packed_matrices(model).items()}
     unpacked |= dict(model.named_parameters())
-    assert unpacked.keys() == weights.keys() and all(
-        torch.equal(unpacked[name], weight) for name, weight in weights.items()
-    )
+    assert unpacked.keys() == weights.keys()
+    assert all(torch.equal(unpacked[name], weight) for name, weight in weights.items())
     linear = [weight.numel() for name, weight in weights.items() if "proj" in name]
     assert found["by_kind"]["ternary codes"] == sum(-(-count // per_byte) for count in linear)
     assert open_checkpoint(out).manifest["parents"] == [source.digest]
@@ -178,10 +170,10 @@ DAMAGE: list[tuple[Callable[[Path], object], str]] = [
 
 @pytest.mark.parametrize("kind", ["packed", "gguf"])
 @pytest.mark.parametrize(("damage", "wanted"), DAMAGE, ids=[wanted for _, wanted in DAMAGE])
-def test_bad_checkpoints(damage: Any, wanted: str, kind: str, packed: Path, forge: Command, tmp_path: Path) -> None:
+def test_bad_checkpoints(damage: Any, wanted: str, kind: str, run: Path, forge: Command, tmp_path: Path) -> None:
     names = {"ternary", "plain", "packed"}
     for name in names:
-        shutil.copytree(packed.with_name(name), tmp_path / name)
+        shutil.copytree(run / name, tmp_path / name)
     damage(tmp_path / "ternary")
     line = forge("export", tmp_path / "ternary", "--format", kind, "--out", tmp_path / "out", refused=True)
     assert re.search(wanted, line), line
@@ -226,7 +218,8 @@ def test_a_read_only_folder(kind: str, source: Checkpoint, read_only: Path, forg
     assert not list(read_only.iterdir())
 
 
-def test_a_packed_folder_writes(packed: Path, forge: Command) -> None:
+def test_a_packed_folder_writes(run: Path, forge: Command) -> None:
+    packed = run / "packed"
     model, tokenizer = load_model(packed), load_tokenizer(packed)
     ids = tokenizer("the small red", return_tensors="pt")["input_ids"]
     made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
@@ -234,10 +227,10 @@ def test_a_packed_folder_writes(packed: Path, forge: Command) -> None:
     assert forge("generate", packed, "--prompt", "the small red", "--max-new-tokens", 8) == text + "\n"
 
 
-def test_a_packed_folder_is_measured(packed: Path, source: Checkpoint, settings: list[str], forge: Command) -> None:
+def test_a_packed_folder_is_measured(run: Path, settings: list[str], forge: Command) -> None:
     """With the data beside it, and the same to within what activations of 8 bits cost."""
     bits = []
-    for path in (packed, source.path):
+    for path in (run / "packed", run / "ternary"):
         found = json.loads(forge("evaluate", path, *settings, "--json"))
         assert found["checkpoint"] == open_checkpoint(path).digest
         bits.append(next(m["value"] for m in found["metrics"] if m["name"] == "model/bits_per_byte"))
@@ -246,8 +239,8 @@ def test_a_packed_folder_is_measured(packed: Path, source: Checkpoint, settings:
 
 @pytest.mark.parametrize(("phase", "others"), [("bitnet", []), ("quiet_star", []), ("evomerge", ["plain", "plain"])])
 def test_a_packed_folder_is_not_trained(
-    phase: str, others: list[str], packed: Path, settings: list[str], forge: Command, tmp_path: Path
+    phase: str, others: list[str], run: Path, settings: list[str], forge: Command, tmp_path: Path
 ) -> None:
-    inputs = [*(packed.with_name(name) for name in others), packed]
+    inputs = [run / name for name in (*others, "packed")]
     line = forge("phase", phase, "--input", *inputs, "--out", tmp_path / "out", *settings, refused=True)
-    assert f"{packed}: packed, which {phase} cannot train" in line and not (tmp_path / "out").exists()
+    assert f"{run / 'packed'}: packed, which {phase} cannot train" in line and not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Compiling `ternary.cpp` on first use, into torch's cache of extensions.
+"""Compiling `ternary.cpp`, which includes `rows.cpp`, on first use, into torch's cache of extensions.
 
 Not `torch.utils.cpp_extension.load`: a source that includes torch's headers takes 35 s of a processor (measured; this
 one 3), and its lock file makes everybody wait for ever once a build was killed. Here a build goes to a file of its
@@ -43,8 +43,9 @@ def load() -> ctypes.CDLL:
 
 
 def library_path() -> Path:
-    """Where the library of this source and these flags belongs."""
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join((*FLAGS, platform.machine(), platform.system())).encode())
+    """Where the library of these sources and flags belongs."""
+    sources = b"".join(path.read_bytes() for path in sorted(SOURCE.parent.glob("*.cpp")))
+    key = hashlib.sha256(sources + " ".join((*FLAGS, platform.machine(), platform.system())).encode())
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
     return Path(root) / "agent_forge" / f"ternary-{key.hexdigest()[:16]}.so"
 

@@ -56,7 +56,7 @@ class NativeKernel:
         assert not (x.requires_grad and torch.is_grad_enabled()), "packed weights are for torch.inference_mode()"
         assert x.shape[-1] == prepared.columns, f"{x.shape[-1]} activations for {prepared.columns} columns"
         assert x.device == prepared.codes.device == torch.device("cpu"), "this kernel reads the memory of the processor"
-        flat, addend = _floats(x), None if bias is None else _floats(bias)
+        flat, addend = floats(x), None if bias is None else floats(bias)
         tokens = flat.numel() // prepared.columns
         y = torch.empty(*x.shape[:-1], prepared.rows)
         _, groups, steps, _ = prepared.codes.shape
@@ -70,7 +70,7 @@ class NativeKernel:
         return y if x.dtype == torch.float32 else y.to(x.dtype)
 
 
-def _floats(tensor: torch.Tensor) -> torch.Tensor:
+def floats(tensor: torch.Tensor) -> torch.Tensor:
     """Contiguous float32. The checks cost a tenth of the calls, which a layer of 10 µs would feel."""
     if tensor.dtype == torch.float32 and tensor.is_contiguous():
         return tensor

@@ -232,3 +232,5 @@ extern "C" void ternary_linear(const float* x, const uint8_t* codes, const uint1
         }
     }
 }
+
+#include "rows.cpp"
