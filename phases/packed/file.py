@@ -69,7 +69,7 @@ def load_packed(
     """A packed model in evaluation mode. Raises `CheckpointError` that names the damaged or missing file.
 
     `exact` computes with the weights of the ternary checkpoint bit for bit; `auto` takes the fastest kernel of the
-    device, which rounds activations to 8 bits where the model was trained with that, and those of a head to 15.
+    device, which rounds activations to 8 bits where the model was trained with that.
     """
     try:
         config = AutoConfig.from_pretrained(str(path))

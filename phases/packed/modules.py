@@ -20,7 +20,7 @@ from torch import nn
 
 from phases.bitnet.lattice import Lattice
 from phases.errors import TrainingError
-from phases.packed.head import MOST_TOKENS, has_integer_products, integer_linear
+from phases.packed.head import MOST_TOKENS, has_row_products, row_products
 from phases.packed.kernels import Preference, Prepared, choose_kernel
 from phases.packed.kernels.layout import unpack
 from phases.packed.layout import CODECS, CodesLayout, Shape, scale_shape
@@ -152,8 +152,8 @@ class PackedRows(PackedMatrix):
         if kernel == "exact":
             return F.linear(x, self.weight, bias)
         flat = x.flatten(0, -2)
-        if self.layout == "8bit" and len(flat) <= MOST_TOKENS and has_integer_products(x.device):
-            y = integer_linear(flat, self.codes, self.scale, self.group).to(x.dtype)
+        if self.layout == "8bit" and len(flat) <= MOST_TOKENS and has_row_products(x.device):
+            y = row_products(flat, self.codes, self.scale, self.group).to(x.dtype)
         else:
             y = self._by_slices(flat)
         y = y.view(*x.shape[:-1], -1)

@@ -13,7 +13,7 @@ from phases.bitnet.lattice import Lattice, absmax
 from phases.errors import MissingDependency
 from phases.packed import head
 from phases.packed.kernels.native import INSTRUCTIONS
-from phases.packed.kernels.rows import WEIGHTS_A_THREAD, RowsKernel
+from phases.packed.kernels.rows import RowsKernel
 from phases.packed.modules import PackedHead
 
 SHAPES = [(64, 512, 128), (33, 300, 128), (5, 45, 20), (17, 70, None), (3, 16, 16), (9, 31, 500), (1, 1, 1)]
@@ -82,8 +82,11 @@ def test_it_reads_its_own_activations_only(kernel: RowsKernel) -> None:
     close(product(kernel, x, lattice), x, lattice)
 
 
-def test_a_token_does_not_depend_on_its_batch_nor_on_threads(kernel: RowsKernel) -> None:
-    rows = 2 * WEIGHTS_A_THREAD // 512 + 3
+def test_a_token_does_not_depend_on_its_batch_nor_on_threads(
+    kernel: RowsKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phases.packed.kernels.rows.WEIGHTS_A_THREAD", 2**17)
+    rows = 2**18 // 512 + 3
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(-127, 128, (rows, 512), generator=generator, dtype=torch.int8)
     lattice = Lattice(codes, torch.rand(rows, 4, generator=generator).half(), 128)

@@ -15,11 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
-from phases.bitnet.lattice import Lattice, absmax
 from phases.checkpoint import Checkpoint, load_model
 from phases.errors import CheckpointError, TrainingError
 from phases.packed.file import load_packed, pack_checkpoint
-from phases.packed.head import has_integer_products, integer_linear
 from phases.packed.model import packed_matrices
 from phases.packed.modules import PackedEmbedding, PackedHead, PackedLinear, TiedHead, use_kernel
 
@@ -127,21 +125,6 @@ def test_a_head_in_slices_gives_the_logits_of_the_whole(
     embedding = load_packed(both[1].path).get_input_embeddings()
     x, bias = torch.randn(2, 23, 36), torch.randn(257)
     torch.testing.assert_close(embedding.linear(x, bias, "auto"), x @ embedding.weight.T + bias)
-
-
-@pytest.mark.skipif(not has_integer_products(torch.device("cpu")), reason="needs a processor with VNNI")
-@pytest.mark.parametrize(("width", "group"), [(36, 16), (64, 64), (200, 128), (5, 1), (576, None)])
-def test_a_head_of_integer_products_has_15_bits(width: int, group: int | None) -> None:
-    lattice = absmax(torch.randn(257, width), 8, group)
-    x = torch.randn(3, width) * torch.tensor([[1e-3], [1.0], [1e4]])
-    y, expected = integer_linear(x, lattice.codes_OI, lattice.scale_OG, group), x @ lattice.dequantise().T
-    assert ((y - expected).norm(dim=-1) / expected.norm(dim=-1)).max() < 1e-4
-    largest = Lattice(torch.full((257, width), 127, dtype=torch.int8), torch.ones_like(lattice.scale_OG), group)
-    y = integer_linear(torch.ones(1, width), largest.codes_OI, largest.scale_OG, group)
-    torch.testing.assert_close(y, torch.full((1, 257), 127.0 * width))
-    broken = torch.stack((torch.zeros(width), torch.full((width,), torch.nan)))
-    y = integer_linear(broken, lattice.codes_OI, lattice.scale_OG, group)
-    assert not y[0].any() and y[1].isnan().all()
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 23])

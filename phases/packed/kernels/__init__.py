@@ -6,6 +6,7 @@
 
 `native` (C++, built in 3 s on first use) is the fast way of processors, `int4` (torch's own) stands in for it where
 there is no compiler, `triton` is that of GPUs, and `exact` unpacks and calls `F.linear`: the reference, on any device.
+(`rows` is another matter: 8-bit heads, see `phases.packed.head`.)
 
 Microseconds for a token through a layer, and how many times as fast as float32 (median of 11 rounds in turn, 128 MiB
 of float32 layers between two uses of a weight, so all of them come from memory; EPYC Zen 4 with AVX-512 VNNI, one
