@@ -39,7 +39,7 @@ class BitnetConfig(PhaseConfig):
     """What is learnt from the parent."""
     warmup: float = Field(0.4, ge=0, le=0.9)
     """Share of the steps in which the strength of the quantisation rises from 0 to 1. A ternary parent has none."""
-    training: TrainingConfig = TrainingConfig(steps=240, learning_rate=0.002, matrix_learning_rate=0.005, decay=0.6)
+    training: TrainingConfig = TrainingConfig(steps=180, learning_rate=0.002, matrix_learning_rate=0.005, decay=0.6)
     """Training of the ternary model and of each control."""
     mix: Mix = Mix(text=0.6, reasoning=0.3, memory=0.1)
     """Shares of the token streams, the same for the controls."""

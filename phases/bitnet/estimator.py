@@ -29,7 +29,7 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, latent: torch.Tensor, quantised: torch.Tensor, strength: float) -> torch.Tensor:
         # At full strength exactly the lattice: latent + (quantised − latent) would be a rounding error beside it.
-        return quantised.clone() if strength == 1 else torch.lerp(latent, quantised, strength)
+        return quantised.view_as(quantised) if strength == 1 else torch.lerp(latent, quantised, strength)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
@@ -45,8 +45,10 @@ def straight_through(latent: torch.Tensor, quantised: torch.Tensor, strength: fl
 @torch.no_grad()
 def quantise_activations(x: torch.Tensor) -> torch.Tensor:
     """(…, D) on 255 levels between ± the largest magnitude of each token (8-bit absmax), in the type of `x`."""
-    step = x.abs().amax(-1, keepdim=True).float().clamp(min=SMALLEST) / ACTIVATION_LEVELS
-    return (x.float() / step).round_().mul_(step).to(x.dtype)
+    largest: torch.Tensor = torch.linalg.vector_norm(x, torch.inf, -1, keepdim=True)
+    step = largest.float().clamp(min=SMALLEST) / ACTIVATION_LEVELS
+    rounded: torch.Tensor = (x.float() / step).round_().mul_(step)
+    return rounded.to(x.dtype)
 
 
 class Estimator(nn.Module):
@@ -85,7 +87,8 @@ class Quantised:
         self._modules = [m for m in model.modules() if self._name(m)]
         self._estimators = {n: Estimator(None, quantisation.group) for n in self.ternary}
         self._estimators |= {n: Estimator(quantisation.embedding_bits, quantisation.group) for n in self.embeddings}
-        self._hooks = []
+        self._hooks = [model.base_model.register_forward_hook(self._forget)]
+        self._read: tuple[torch.Tensor, torch.Tensor] | None = None
         for module in self._modules:
             name = self._name(module)
             if quantisation.activations and name in self.ternary:
@@ -99,7 +102,13 @@ class Quantised:
 
     def _round_input(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         x, *rest = args
-        return straight_through(x, quantise_activations(x), self.strength), *rest
+        # Queries, keys and values read the same tensor, and so do the two halves of a gated layer.
+        if self._read is None or self._read[0] is not x:
+            self._read = (x, straight_through(x, quantise_activations(x), self.strength))
+        return self._read[1], *rest
+
+    def _forget(self, *_: object) -> None:
+        self._read = None
 
     def set_strength(self, strength: float) -> None:
         """λ of all weights and activations, 0 … 1."""
