@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from flows.console import say
 from flows.figures import figures
 from flows.gating import Outcome
+from phases.dataset import SPLITS
 from phases.storage import sha256_json
 
 if TYPE_CHECKING:
@@ -124,9 +125,13 @@ def points(step: int, values: Mapping[str, float]) -> list[Point]:
     return [Point(name, float(value), now, step) for name, value in values.items()]
 
 
+JUDGED = ("stderr/", "gate/", *(f"{split}/" for split in SPLITS))
+"""What the names of a verdict's figures start with."""
+
+
 def curves(client: Any, run_id: str) -> dict[str, list[tuple[float, float]]]:
-    """Every logged loss by name as (step, value), earlier attempts' included; a step logged twice counts once."""
-    names = [name for name in client.get_run(run_id).data.metrics if name.endswith("/loss")]
+    """What training logged, by name as (step, value), earlier attempts' included; a step logged twice counts once."""
+    names = [name for name in client.get_run(run_id).data.metrics if not name.startswith(JUDGED)]
     histories = {name: client.get_metric_history(run_id, name) for name in names}
     return {
         name: sorted({m.step: m.value for m in sorted(history, key=lambda m: m.timestamp)}.items())

@@ -144,6 +144,9 @@ def test_tracking_keeps_pictures_and_report(done: Report, original: ForgeConfig)
     assert names[0] == {"report.md", "agent"}
     assert {"loss.png", "matrix.png", "judgement.json"} in names
     assert {"evolution.png", "matrix.png", "judgement.json"} in names
+    common = {"loss.png", "matrix.png", "judgement.json"}
+    assert common | {"thoughts.png", "thought_length.png"} in names
+    assert common | {"codes.png", "scales.png", "size.png"} in names
 
 
 def test_resumed_run_goes_on_in_the_same_tracked_runs(original: ForgeConfig) -> None:
