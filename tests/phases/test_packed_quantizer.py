@@ -82,6 +82,15 @@ def test_plain_from_pretrained_opens_it_with_the_fastest_kernel(both: tuple[Chec
         assert torch.equal(plain(TOKENS).logits, expected)
 
 
+def test_activations_are_rounded_only_where_training_rounded_them(make_model: Any, write_ternary: Any) -> None:
+    quantised = Quantised(make_model("llama"), Quantisation(group=16, activations=False))
+    source = write_ternary(quantised)
+    packed = pack_checkpoint(source, source.path.with_name("packed"))
+    with torch.no_grad():
+        logits, expected = load_packed(packed.path)(TOKENS).logits, source.model()(TOKENS).logits
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)  # 255 levels are 3 % off
+
+
 def test_generation_is_that_of_the_ternary_checkpoint(both: tuple[Checkpoint, Checkpoint]) -> None:
     source, packed = both
     how = {"max_new_tokens": 12, "do_sample": False, "attention_mask": torch.ones_like(TOKENS)}
