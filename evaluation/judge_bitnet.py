@@ -23,6 +23,7 @@ from evaluation.retention import TASKS, mean_retention, retention_metrics, task_
 from evaluation.rounded import round_by_bitsandbytes, round_to_ternary
 from evaluation.specialities import NAMES, held_out, matrix_table
 from evaluation.ternary_report import lattice_table, size_table
+from evaluation.unseen import unseen_losses, unseen_table
 from phases.bitnet.run import FULL_PRECISION, NO_TEACHER, PACKED
 from phases.bitnet.storage import count_off_lattice, read_settings, ternary_lattices
 from phases.bitnet.tensors import ternary_names
@@ -48,12 +49,18 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
     finite, finite_gate = finite_check(measured[NAME].not_finite, units.split, len(units.text_NT))
     if not finite_gate.passed:
         return Judgement(metrics=(finite,), gates=(finite_gate,))
-    measured[PARENT] = measure(parents[0].model(), tokenizer, units, config)
+    before = parents[0].model()
+    measured[PARENT] = measure(before, tokenizer, units, config)
+    unseen = {name: unseen_losses(m, tokenizer, data, config) for name, m in ((NAME, model), (PARENT, before))}
     # Multiple choice costs as much as all the rest and is near chance here: of the two only.
     fewer = replace(units, items={**units.items, "choice": []})
     rivals, sizes = _rivals(checkpoint, parents[0], siblings), _sizes(parents[0], packed)
     # One at a time: models may be large.
-    measured |= {name: measure(build(), tokenizer, fewer, config) for name, build in rivals.items()}
+    for name, build in rivals.items():
+        rival = build()
+        measured[name] = measure(rival, tokenizer, fewer, config)
+        if name != RUNS:
+            unseen[name] = unseen_losses(rival, tokenizer, data, config)
     ours, parent = measured[NAME], measured[PARENT]
     off = count_off_lattice(checkpoint.path, ternary_names(model))
     metrics = (
@@ -75,6 +82,7 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
             "rivals": _rival_table(measured, sizes, packed, config),
             **({} if off else {"lattice": lattice_table(ternary_lattices(checkpoint.path), parents[0].tensors())}),
             "size": size_table(packed.by_kind),
+            "unseen": unseen_table(NAME, PARENT, unseen),
             "matrix": matrix_table(scores),
             **item_tables(units, scores),
         },

@@ -23,7 +23,7 @@ from phases.dataset import Dataset
 from phases.errors import CheckpointError
 from phases.packed.file import pack_checkpoint
 
-QUICK = EvaluationConfig(resamples=300)
+QUICK = EvaluationConfig(resamples=300, zero_shot_items=4, thought_positions=3)
 CONFIG = {
     "quantisation": {"group": 16},
     "mix": {"text": 1.0, "reasoning": 0, "memory": 0},
@@ -117,6 +117,17 @@ def test_the_size_table_adds_up_to_the_file(judgement: Judgement, made: Checkpoi
     )
     assert sum(int(row[1] or 0) for row in kinds) == whole[1] == sum(p.numel() for p in made.model().parameters())
     assert {row[0] for row in kinds} >= {"ternary codes", "embedding codes", "header"}
+
+
+def test_questions_of_kinds_that_nothing_trained_on(judgement: Judgement, made: Checkpoint, parent: Checkpoint) -> None:
+    table = judgement.tables["unseen"]
+    assert {row[0] for row in table.rows} == {"lcm", "letter_counting"}
+    for row in table.rows:
+        cells = dict(zip(table.columns, row, strict=True))
+        assert cells["items"] == QUICK.zero_shot_items and float(cells[NAME] or 0) > 0
+        difference = float(cells[NAME] or 0) - float(cells[PARENT] or 0)
+        assert cells[f"{NAME} − {PARENT}"] == pytest.approx(difference)
+        assert cells[INT8] == pytest.approx(cells[PARENT], rel=0.05) and cells[ROUNDED] != cells[PARENT]
 
 
 def test_the_lattice_table_counts_zeros_and_moves(judgement: Judgement) -> None:
