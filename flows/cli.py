@@ -24,8 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from flows.console import show_choices
-from flows.quiet import settle_environment
+from flows.quiet import settle_environment, show_choices
 from phases.errors import ForgeError
 
 STOPPED = 130

@@ -21,22 +21,6 @@ def say(line: str) -> None:
         sys.stderr.flush()
 
 
-class _Said(logging.Handler):
-    """Log records as plain lines on whatever stderr is by then."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            tqdm.write(record.getMessage(), file=sys.stderr)
-
-
-def show_choices() -> None:
-    """Show what packed models log: which kernel runs, and why it is not a faster one."""
-    log = logging.getLogger("phases.packed")
-    if not log.handlers:
-        log.addHandler(_Said())
-        log.setLevel(logging.INFO)
-
-
 def duration(seconds: float) -> str:
     """`0.4 s`, `93 s`, `12 min`."""
     if seconds < 10:

@@ -3,7 +3,10 @@
 Nothing that the user has set is changed.
 """
 
+import contextlib
+import logging
 import os
+import sys
 
 ALWAYS = {
     # Nobody's usage is reported anywhere.
@@ -50,3 +53,21 @@ def settle_environment(verbose: bool = False) -> None:
     """Set what the user has not set."""
     for name, value in (ALWAYS if verbose else ALWAYS | UNLESS_VERBOSE).items():
         os.environ.setdefault(name, value)
+
+
+class _Said(logging.Handler):
+    """Log records as plain lines on whatever stderr is by then; a bar that stands there is moved down."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm  # whoever logs here has it; `forge doctor` may not
+
+        with contextlib.suppress(BrokenPipeError):
+            tqdm.write(record.getMessage(), file=sys.stderr)
+
+
+def show_choices() -> None:
+    """Show what packed models log: which kernel runs, and why it is not a faster one."""
+    log = logging.getLogger("phases.packed")
+    if not log.handlers:
+        log.addHandler(_Said())
+        log.setLevel(logging.INFO)
