@@ -21,8 +21,10 @@ LOCK = [Requirement(line) for line in LINES if line and not line.startswith(("#"
 
 
 def declared() -> list[Requirement]:
-    """Everything that pyproject.toml asks for, extras included, less that of a Kubernetes worker."""
-    extras = {name: wanted for name, wanted in PROJECT["optional-dependencies"].items() if name != "kubernetes"}
+    """Everything that pyproject.toml asks for, extras included, less those that the lock leaves out and says why."""
+    extras = {
+        name: wanted for name, wanted in PROJECT["optional-dependencies"].items() if name not in ("kubernetes", "llama")
+    }
     groups = [PROJECT["dependencies"], *extras.values()]
     return [Requirement(line) for group in groups for line in group]
 
@@ -47,6 +49,7 @@ def test_console_script_is_the_command_line() -> None:
 def test_profiles_are_package_data() -> None:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert config["package-data"]["configs"] == ["*.yaml"]
+    assert config["package-data"]["phases.packed.kernels"] == ["*.cpp"]  # compiled where it is installed
     assert {"smoke.yaml", "laptop.yaml", "full.yaml"} == {path.name for path in (ROOT / "configs").glob("*.yaml")}
 
 
