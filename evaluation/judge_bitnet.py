@@ -54,10 +54,11 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
     unseen = {name: unseen_losses(m, tokenizer, data, config) for name, m in ((NAME, model), (PARENT, before))}
     # Multiple choice costs as much as all the rest and is near chance here: of the two only.
     fewer = replace(units, items={**units.items, "choice": []})
-    rivals, sizes = _rivals(checkpoint, parents[0], siblings), _sizes(parents[0], packed)
+    rivals = _rivals(checkpoint, parents[0], siblings, packed)
+    sizes = {NAME: packed.bytes, PARENT: 4 * packed.parameters}
     # One at a time: models may be large.
     for name, build in rivals.items():
-        rival = build()
+        rival, sizes[name] = build()
         measured[name] = measure(rival, tokenizer, fewer, config)
         if name != RUNS:
             unseen[name] = unseen_losses(rival, tokenizer, data, config)
@@ -90,29 +91,18 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
 
 
 def _rivals(
-    checkpoint: Checkpoint, parent: Checkpoint, siblings: Mapping[str, Checkpoint]
-) -> dict[str, Callable[[], Any]]:
-    """How to make the models to compare with."""
+    checkpoint: Checkpoint, parent: Checkpoint, siblings: Mapping[str, Checkpoint], packed: PackedFile
+) -> dict[str, Callable[[], tuple[Any, int]]]:
+    """How to make each model to compare with, and the bytes that its weights would take in a file."""
     quantisation = read_settings(checkpoint.path).quantisation
     return {
-        RUNS: siblings[PACKED].model,
-        ROUNDED: lambda: round_to_ternary(parent.model(), quantisation),
-        NO_TEACHER: siblings[NO_TEACHER].model,
-        FULL_PRECISION: siblings[FULL_PRECISION].model,
-        NF4: lambda: round_by_bitsandbytes(parent.model(), "nf4")[0],
-        INT8: lambda: round_by_bitsandbytes(parent.model(), "int8")[0],
+        RUNS: lambda: (siblings[PACKED].model(), packed.bytes),
+        ROUNDED: lambda: (round_to_ternary(parent.model(), quantisation), packed.bytes),
+        NO_TEACHER: lambda: (siblings[NO_TEACHER].model(), packed.bytes),
+        FULL_PRECISION: lambda: (siblings[FULL_PRECISION].model(), 4 * packed.parameters),
+        NF4: lambda: round_by_bitsandbytes(parent.model(), "nf4"),
+        INT8: lambda: round_by_bitsandbytes(parent.model(), "int8"),
     }
-
-
-def _sizes(parent: Checkpoint, packed: PackedFile) -> dict[str, int]:
-    """The bytes that the weights of each would take in a file."""
-    small = dict.fromkeys((NAME, RUNS, ROUNDED, NO_TEACHER), packed.bytes)
-    full = dict.fromkeys((PARENT, FULL_PRECISION), 4 * packed.parameters)
-    rounded = {
-        NF4: round_by_bitsandbytes(parent.model(), "nf4")[1],
-        INT8: round_by_bitsandbytes(parent.model(), "int8")[1],
-    }
-    return {**small, **full, **rounded}
 
 
 def _controls(

@@ -7,7 +7,7 @@ from evaluation.metric import Metric
 from phases.bitnet.run import PACKED
 from phases.checkpoint import Checkpoint
 from phases.errors import CheckpointError
-from phases.packed.model import packed_matrices
+from phases.packed.model import packed_matrices, unpacked_weights
 from phases.packed.plan import WEIGHTS
 from phases.packed.settings import PackedSettings
 from phases.packed.sizes import measure_bytes, predict_bytes
@@ -48,9 +48,7 @@ def inspect_packed(checkpoint: Checkpoint) -> PackedFile:
     if packed is None:
         raise CheckpointError(f"{checkpoint.path}: its packed form is missing; run the phase again")
     model = packed.model()
-    weights, unpacked = checkpoint.tensors(), dict(model.named_parameters())
-    matrices = packed_matrices(model)
-    unpacked |= {f"{name}.weight": matrix.weight for name, matrix in matrices.items()}
+    weights, unpacked, matrices = checkpoint.tensors(), unpacked_weights(model), packed_matrices(model)
     if missing := sorted(set(weights) ^ set(unpacked)):
         raise CheckpointError(f"{packed.path}: {missing[0]} is in it or in {checkpoint.path}, but not in both")
     differing = sum(int((weights[name] != unpacked[name]).sum()) for name in weights)

@@ -17,18 +17,19 @@ def lattice_table(lattices: Mapping[str, Lattice], parent: Mapping[str, torch.Te
     kinds: dict[str, list[str]] = {}
     for name in lattices:
         kinds.setdefault(kind_of(name), []).append(name)
-    rows = [_lattice_row(kind, names, lattices, parent) for kind, names in kinds.items()]
-    rows.append(_lattice_row("all", list(lattices), lattices, parent))
+    before = {name: ternary(parent[name], lattice.group).codes_OI for name, lattice in lattices.items()}
+    rows = [_lattice_row(kind, names, lattices, before) for kind, names in kinds.items()]
+    rows.append(_lattice_row("all", list(lattices), lattices, before))
     scales = tuple(f"scale {quantile:.0%}" for quantile in QUANTILES)
     columns = ("layer", "weights", "zeros", "zeros of the parent", *scales, "codes changed", "signs flipped")
     return Table(title="Ternary codes and scales", columns=columns, rows=tuple(rows))
 
 
 def _lattice_row(
-    kind: str, names: list[str], lattices: Mapping[str, Lattice], parent: Mapping[str, torch.Tensor]
+    kind: str, names: list[str], lattices: Mapping[str, Lattice], parent_codes: Mapping[str, torch.Tensor]
 ) -> tuple[Cell, ...]:
     codes = torch.cat([lattices[name].codes_OI.flatten() for name in names])
-    before = torch.cat([ternary(parent[name], lattices[name].group).codes_OI.flatten() for name in names])
+    before = torch.cat([parent_codes[name].flatten() for name in names])
     scales = torch.cat([lattices[name].scale_OG.flatten().float() for name in names]).numpy()
     return (
         kind,

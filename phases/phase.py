@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from phases.checkpoint import Checkpoint
+from phases.checkpoint import Checkpoint, open_checkpoint
 from phases.dataset import Dataset
 from phases.storage import explain_os_errors, sha256_json, write_json
 from phases.strict import SectionSeed, StrictModel
@@ -134,6 +134,11 @@ def work_directory(out: Path, key: str) -> Path:
         if not marker.exists():
             write_json(marker, {"key": key})
     return work
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a checkpoint of the work directory is done: it was renamed there whole, and opening it verifies it."""
+    return path.is_dir() and bool(open_checkpoint(path).digest)
 
 
 def _key_in(marker: Path) -> str | None:

@@ -22,7 +22,7 @@ from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkp
 from phases.dataset import Dataset
 from phases.errors import CheckpointError
 from phases.packed.file import pack_checkpoint
-from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, serial_pool, work_directory
+from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, is_finished, serial_pool, work_directory
 from phases.quiet_star.storage import load_thinker, thinking_files, thinks
 from phases.training.batches import Mixture
 from phases.training.loop import Trained, train
@@ -50,10 +50,9 @@ def run(
     refuse_packed(parents[0], "bitnet")
     work = work_directory(out, PHASE.key(parents, config, data))
     for name in MODELS:
-        # A folder was renamed there whole, and opening it verifies it.
-        if not (work / name).is_dir() or not open_checkpoint(work / name).digest:
+        if not is_finished(work / name):
             _make(name, parents[0], config, work, data, metrics)
-    if not (work / PACKED).is_dir() or not open_checkpoint(work / PACKED).digest:
+    if not is_finished(work / PACKED):
         pack_checkpoint(open_checkpoint(work / TERNARY), work / PACKED, config.layout)
     result = save_family(out, work / TERNARY, {name: work / name for name in (PACKED, *MODELS[1:])})
     shutil.rmtree(work)
@@ -96,7 +95,7 @@ def _manifest(name: str, parent: Checkpoint, config: BitnetConfig, data: Dataset
         seed=config.seed,
         parents=(parent.digest,),
         data=(data.digest,),
-        metrics={"loss": done.final_loss, "steps": done.steps, "tokens": done.tokens},
+        metrics=done.metrics,
     )
 
 

@@ -36,7 +36,7 @@ from phases.cognate.layerskip import EarlyExit
 from phases.cognate.shape import PRESETS, llama_config
 from phases.dataset import Dataset
 from phases.errors import CheckpointError
-from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, serial_pool, work_directory
+from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, is_finished, serial_pool, work_directory
 from phases.training.batches import Mixture
 from phases.training.loop import Trained, train
 from phases.training.objective import LanguageModelling, Objective
@@ -58,7 +58,7 @@ def run(
     check_tuning(config)
     work = on_main(lambda: work_directory(out, PHASE.key(parents, config, data)))
     for name in MODELS:
-        if not on_main(partial(_finished, work / name)):
+        if not on_main(partial(is_finished, work / name)):
             _make(name, config, work, data, metrics)
     return on_main(lambda: _assemble(work, out))
 
@@ -82,7 +82,7 @@ def _write(
         seed=config.seed,
         parents=() if name == "trunk" else (open_checkpoint(work / "trunk").digest,),
         data=(data.digest,),
-        metrics={} if done is None else {"loss": done.final_loss, "steps": done.steps, "tokens": done.tokens},
+        metrics={} if done is None else done.metrics,
     )
     save_checkpoint(work / name, model, tokenizer, manifest)
 
@@ -136,11 +136,6 @@ def _assemble(work: Path, out: Path) -> Checkpoint:
     result = save_family(out, work / "trunk", {name: work / name for name in MODELS[1:]})
     shutil.rmtree(work)
     return result
-
-
-def _finished(path: Path) -> bool:
-    """A checkpoint in the work directory; it was renamed there whole, and opening verifies it."""
-    return path.is_dir() and bool(open_checkpoint(path).digest)
 
 
 PHASE = Phase("cognate", "one trunk, three specialised branches, one control", CognateConfig, run)

@@ -27,7 +27,7 @@ from phases.errors import CheckpointError, InputError
 from phases.packed.container import write_file
 from phases.packed.kernels import Preference
 from phases.packed.layout import CODECS, TernaryLayout, read_lattice
-from phases.packed.model import packed_matrices
+from phases.packed.model import packed_matrices, unpacked_weights
 from phases.packed.plan import WEIGHTS, Plan, plan_file
 from phases.packed.settings import ForgeTernaryConfig
 from phases.packed.sizes import measure_bytes
@@ -91,8 +91,7 @@ def load_packed(
 def _compare(folder: Path, source: Checkpoint) -> None:
     """Open what was written and raise `CheckpointError` unless it is the source: every weight, and what it computes."""
     packed, plain = load_packed(folder, torch.float32, "exact"), source.model()
-    weights = {f"{name}.weight": matrix.weight for name, matrix in packed_matrices(packed).items()}
-    weights |= dict(packed.named_parameters())
+    weights = unpacked_weights(packed)
     for name, parameter in plain.named_parameters():
         if not torch.equal(weights[name], parameter.float()):
             raise CheckpointError(f"{source.path}: {name} would not be the same when packed; nothing was written")

@@ -38,6 +38,12 @@ def packed_matrices(model: Any) -> dict[str, PackedMatrix]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedMatrix)}
 
 
+def unpacked_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The weights that a packed model stands for, by the names that the ternary checkpoint has for them."""
+    packed = {f"{name}.weight": matrix.weight for name, matrix in packed_matrices(model).items()}
+    return {**packed, **dict(model.named_parameters())}
+
+
 def _pack_embeddings(model: Any, layout: CodesLayout, group: int | None, dtype: torch.dtype) -> None:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     names = {module: name for name, module in model.named_modules()}

@@ -16,10 +16,10 @@ import torch
 
 from phases.architecture import check_decoder, check_vocabulary
 from phases.bitnet.storage import refuse_ternary
-from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint, save_family
+from phases.checkpoint import Checkpoint, Manifest, save_checkpoint, save_family
 from phases.dataset import Dataset
 from phases.errors import CheckpointError, ConfigError
-from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, serial_pool, work_directory
+from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, is_finished, serial_pool, work_directory
 from phases.quiet_star.config import QuietStarConfig
 from phases.quiet_star.delimiters import add_delimiters
 from phases.quiet_star.mixing import MixingHead
@@ -52,8 +52,7 @@ def run(
     refuse_ternary(parents[0], "quiet_star")
     work = work_directory(out, PHASE.key(parents, config, data))
     for name in MODELS:
-        # A folder was renamed there whole, and opening it verifies it.
-        if not (work / name).is_dir() or not open_checkpoint(work / name).digest:
+        if not is_finished(work / name):
             _make(name, parents[0], config, work, data, metrics)
     result = save_family(out, work / THOUGHTS, {name: work / name for name in MODELS[1:]})
     shutil.rmtree(work)
@@ -117,7 +116,7 @@ def _manifest(name: str, parent: Checkpoint, config: QuietStarConfig, data: Data
         seed=config.seed,
         parents=(parent.digest,),
         data=(data.digest,),
-        metrics={"loss": done.final_loss, "steps": done.steps, "tokens": done.tokens},
+        metrics=done.metrics,
     )
 
 

@@ -37,6 +37,11 @@ class Trained:
     final_loss: float
     """Mean loss of the last reported step, nats a weighted token."""
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """As a manifest has them."""
+        return {"loss": self.final_loss, "steps": self.steps, "tokens": self.tokens}
+
 
 def train(
     objective: Objective,
