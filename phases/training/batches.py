@@ -7,6 +7,7 @@ epoch, so that no row is seen twice before all have been seen once.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +25,23 @@ class Rows:
     """(B, T+1) int64."""
     weight_BT: torch.Tensor
     """(B, T) float32: weight of predicting tokens[:, 1:]; each row sums to 1."""
+    marks_BTC: torch.Tensor | None = None
+    """(B, T, C) int64: what else an objective wants to know of each position; it reaches its forward pass."""
+
+
+class RowSource(Protocol):
+    """Where the rows of a step come from."""
+
+    def rows(self, step: int, count: int) -> Rows:
+        """The `count` rows of `step`."""
+        ...
 
 
 class Mixture:
     """Rows of several streams of a data set in given proportions."""
 
     def __init__(self, data: Dataset, weights: Mapping[str, float], seed: int, prompt_weight: float) -> None:
-        names = [name for name, weight in weights.items() if weight > 0]
+        self.names = names = [name for name, weight in weights.items() if weight > 0]
         missing = sorted(set(names) - set(data.streams("train")))
         if missing:
             have = ", ".join(data.streams("train"))
@@ -45,7 +56,7 @@ class Mixture:
 
     def rows(self, step: int, count: int) -> Rows:
         """The `count` rows of `step`."""
-        choice = self._choices(step, count)
+        choice = self.choices(step, count)
         before = self._rows_before(step, count)
         picked = []
         for stream in choice:
@@ -58,8 +69,8 @@ class Mixture:
         weight /= weight.sum(1, keepdims=True)
         return Rows(torch.from_numpy(tokens), torch.from_numpy(weight))
 
-    def _choices(self, step: int, count: int) -> npt.NDArray[np.int64]:
-        """The stream of each row: low-discrepancy, so that a batch is close to the wanted mix."""
+    def choices(self, step: int, count: int) -> npt.NDArray[np.int64]:
+        """(count,) each row's stream, an index into `names`: low-discrepancy, so that a batch is close to the mix."""
         offset = np.random.default_rng([self.seed, 1, step]).random()
         points = (np.arange(count) + offset) / count
         return np.searchsorted(self.cumulative, points, side="right").clip(max=len(self.tokens) - 1)
@@ -67,7 +78,7 @@ class Mixture:
     def _rows_before(self, step: int, count: int) -> npt.NDArray[np.int64]:
         """(streams,) rows of each stream that the steps before this one have used."""
         while len(self._drawn) <= step:
-            extra = self._choices(len(self._drawn) - 1, count)
+            extra = self.choices(len(self._drawn) - 1, count)
             self._drawn.append(self._drawn[-1] + np.bincount(extra, minlength=len(self.tokens)))
         return self._drawn[step].copy()
 
@@ -81,4 +92,5 @@ class Mixture:
 
 def shard(rows: Rows, parts: int, index: int) -> Rows:
     """The `index`-th of `parts` equal slices of a batch (a micro-batch, or one process's share)."""
-    return Rows(rows.tokens_BT[index::parts], rows.weight_BT[index::parts])
+    marks_BTC = None if rows.marks_BTC is None else rows.marks_BTC[index::parts]
+    return Rows(rows.tokens_BT[index::parts], rows.weight_BT[index::parts], marks_BTC)

@@ -7,6 +7,7 @@ started again ends in the same bits, and 1 × 8 micro-batches or two processes g
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from phases.errors import ConfigError, TrainingError
 from phases.phase import MetricsCallback, ignore_metrics
-from phases.training.batches import Mixture, Rows, shard
+from phases.training.batches import Rows, RowSource, shard
 from phases.training.config import TrainingConfig
 from phases.training.objective import Objective
 from phases.training.optimizer import build_optimizers, set_rate, step_all
@@ -43,22 +44,35 @@ class Trained:
         return {"loss": self.final_loss, "steps": self.steps, "tokens": self.tokens}
 
 
+@dataclass(frozen=True)
+class Span:
+    """A part of a training run, whose state stays in the work directory for the part after it."""
+
+    start: int
+    """Its first step; those between it and where the state stands are left out."""
+    stop: int
+    """The step that it ends before."""
+    rate: Callable[[int], float]
+    """The factor on the learning rates at a step, instead of the config's schedule."""
+
+
 def train(
     objective: Objective,
-    mixture: Mixture,
+    source: RowSource,
     config: TrainingConfig,
     work: Path,
     *,
     name: str,
     seed: int,
     metrics: MetricsCallback = ignore_metrics,
+    span: Span | None = None,
 ) -> Trained:
     """Train `objective.model` in place for `config.steps` steps, continuing from a state in `work` if there is one.
 
-    `metrics(step, {"<name>/loss": …})` gets loss (nats a token), gradient norm, rate, tokens a second, and what the
-    objective itself observes. Raises `TrainingError` at the first loss or gradient that is
-    not finite, and `ConfigError` when the rows do not divide among the processes. Of several processes each trains on
-    its share of the rows; the main one reports and saves.
+    With a `span` it does that part of the steps only. `metrics(step, {"<name>/loss": …})` gets loss (nats a token),
+    gradient norm, rate, tokens a second, and what the objective itself observes. Raises `TrainingError` at the first
+    loss or gradient that is not finite, and `ConfigError` when the rows do not divide among the processes. Of several
+    processes each trains on its share of the rows; the main one reports and saves.
     """
     # Accelerate's own precision is fixed for the life of a process; autocast is not.
     accelerator, half = open_accelerator(), _half_precision(config, objective.model)
@@ -66,19 +80,23 @@ def train(
     main = accelerator.is_main_process
     state = TrainingState(objective.model, build_optimizers(objective.model, config))
     wrapped = accelerator.prepare(objective)
-    state.restore(work)
+    if state.restore(work):
+        objective.remember(state.memory)
+    start, stop, rate = (0, config.steps, _schedule(config)) if span is None else (span.start, span.stop, span.rate)
+    state.step = max(state.step, start)
     check_same(f"{name}: the saved step", state.step)
     objective.train()
-    loss, since, saved = float("nan"), time.perf_counter(), time.monotonic()
+    since, saved = time.perf_counter(), time.monotonic()
     fresh = 0
     disable = None if main else True  # None: only where stderr is no terminal
-    with tqdm(total=config.steps, initial=state.step, desc=name, unit="step", leave=False, disable=disable) as bar:
-        for step in range(state.step, config.steps):
+    with tqdm(total=stop, initial=state.step, desc=name, unit="step", leave=False, disable=disable) as bar:
+        for step in range(state.step, stop):
             torch.manual_seed(seed * 1_000_003 + step)
-            rows = mixture.rows(step, config.batch_rows)
-            factor = warmup_stable_decay(step, config.steps, config.warmup, config.decay, config.final_rate)
+            rows = source.rows(step, config.batch_rows)
+            factor = rate(step) * objective.rate
             set_rate(state.optimizers, factor)
             total = _backward(accelerator, wrapped, rows, config, step / config.steps, half)
+            objective.filter_gradients()
             norm = accelerator.clip_grad_norm_(objective.parameters(), config.clip)
             _check_finite(norm, name, step)
             with objective.stepping():
@@ -86,21 +104,26 @@ def train(
             state.step, fresh = step + 1, fresh + rows.weight_BT.numel()
             state.tokens += rows.weight_BT.numel()
             bar.update()
-            if step % LOG_EVERY == 0 or step + 1 == config.steps:
-                loss = float(accelerator.reduce(total, "sum"))
+            if step % LOG_EVERY == 0 or step + 1 == stop:
+                state.loss = float(accelerator.reduce(total, "sum"))
                 speed = fresh / (time.perf_counter() - since)
                 since, fresh = time.perf_counter(), 0
-                bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{speed:,.0f}", refresh=False)
+                bar.set_postfix(loss=f"{state.loss:.3f}", tok_s=f"{speed:,.0f}", refresh=False)
                 if main:
                     seen = {f"{name}/{key}": value for key, value in objective.curves().items()}
-                    metrics(step, {**_curves(name, loss, float(norm), factor, speed), **seen})
-            if main and time.monotonic() - saved > config.save_seconds:
+                    metrics(step, {**_curves(name, state.loss, float(norm), factor, speed), **seen})
+            if main and (time.monotonic() - saved > config.save_seconds or (span and step + 1 == stop)):
+                state.memory = objective.memory()
                 state.save(work)
                 saved = time.monotonic()
     objective.eval()
-    if main:
+    if main and span is None:
         clear_state(work)
-    return Trained(state.step, state.tokens, loss)
+    return Trained(state.step, state.tokens, state.loss)
+
+
+def _schedule(config: TrainingConfig) -> Callable[[int], float]:
+    return lambda step: warmup_stable_decay(step, config.steps, config.warmup, config.decay, config.final_rate)
 
 
 def _backward(
@@ -116,7 +139,8 @@ def _backward(
         last = part + 1 == config.accumulation
         with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                summed = wrapped(micro.tokens_BT.to(device), micro.weight_BT.to(device), progress)
+                marks = () if micro.marks_BTC is None else (micro.marks_BTC.to(device),)
+                summed = wrapped(micro.tokens_BT.to(device), micro.weight_BT.to(device), progress, *marks)
             # Data parallelism averages over processes; the mean over the batch wants the sum.
             accelerator.backward(summed * (processes / weight))
         total += summed.detach() / weight

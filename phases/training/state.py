@@ -1,4 +1,4 @@
-"""The state of an unfinished training run: parameters, optimizer state and step, in one safetensors file.
+"""The state of an unfinished training run: parameters, optimizer state, memory and step, in one safetensors file.
 
 It is replaced atomically, so a kill at any moment leaves the last whole state. Everything else that a step needs
 (rows, dropout masks, rates) is a function of the seed and the step, so the run continues bit for bit.
@@ -6,7 +6,7 @@ It is replaced atomically, so a kill at any moment leaves the last whole state. 
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from phases.storage import explain_os_errors, fsync_path
 from phases.training.optimizer import flatten_state, restore_state
 
 STATE = "training_state.safetensors"
+MEMORY = "memory."
 
 
 @dataclass
@@ -29,16 +30,21 @@ class TrainingState:
     """Steps done."""
     tokens: int = 0
     """Tokens trained on."""
+    loss: float = float("nan")
+    """Mean loss of the last reported step."""
+    memory: dict[str, torch.Tensor] = field(default_factory=dict)
+    """What the objective remembers."""
 
     def save(self, folder: Path) -> None:
         """Write the state of all steps done so far."""
         tensors = {f"model.{n}": p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
-        tensors |= flatten_state(self.optimizers)
+        tensors |= flatten_state(self.optimizers) | {f"{MEMORY}{n}": t.clone() for n, t in self.memory.items()}
+        header = {"step": str(self.step), "tokens": str(self.tokens), "loss": repr(self.loss)}
         path = folder / STATE
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         with explain_os_errors(path):
             try:
-                save_file(tensors, temporary, {"step": str(self.step), "tokens": str(self.tokens)})
+                save_file(tensors, temporary, header)
                 fsync_path(temporary)
                 temporary.replace(path)
             finally:
@@ -61,8 +67,9 @@ class TrainingState:
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad:
                     parameter.copy_(tensors.pop(f"model.{name}"))
+        self.memory = {key[len(MEMORY) :]: tensors.pop(key) for key in list(tensors) if key.startswith(MEMORY)}
         restore_state(self.optimizers, tensors)
-        self.step, self.tokens = int(header["step"]), int(header["tokens"])
+        self.step, self.tokens, self.loss = int(header["step"]), int(header["tokens"]), float(header["loss"])
         return True
 
 
