@@ -35,10 +35,15 @@ class _StraightThrough(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return grads[0], None, None
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: torch.Tensor) -> torch.Tensor:
+        return tangents[0]
+
 
 def straight_through(latent: torch.Tensor, quantised: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
-    """latent + strength · (quantised − latent), whose gradient with respect to `latent` is the identity."""
-    result: torch.Tensor = _StraightThrough.apply(latent, quantised, strength)  # type: ignore[no-untyped-call]
+    """latent + strength · (quantised − latent), whose derivative by `latent` is the identity in either mode."""
+    # Detached: else rounding's own tangent would come along in forward mode.
+    result: torch.Tensor = _StraightThrough.apply(latent, quantised.detach(), strength)  # type: ignore[no-untyped-call]
     return result
 
 

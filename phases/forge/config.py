@@ -128,7 +128,7 @@ class SelfModel(StrictModel):
     hidden: int = Field(64, ge=0)
     """Width of the head's hidden layer; 0: linear."""
     what: Literal["later", "random"] = "later"
-    """What is predicted: the later layer (no gradient flows into it), or a fixed random map of the tokens: a control."""
+    """What is predicted: the later layer (no gradient flows into it), or, as a control, a random map of the tokens."""
     detached: bool = False
     """No gradient flows into the model: a control in which only the head learns."""
     temperature: float = Field(0.05, ge=0)
@@ -153,18 +153,18 @@ class Grokfast(StrictModel):
 
 
 def _ten_stages() -> tuple[ForgeStage, ...]:
-    rates = ((0.2, 1.0), *((1.0, 1.0),) * 3, (1.0, 0.85), (0.85, 0.7), (0.7, 0.55), (0.55, 0.4), (0.4, 0.2), (0.2, 0.05))
+    bounds = (0.2, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.05)
     names = (*("adapt",) * 3, *("edge",) * 3, *("dream",) * 2, "self", "settle")
     return tuple(
         ForgeStage(
             name=f"{index:02d}-{name}",
-            rate=rate,
+            rate=(bounds[index - 1], bounds[index]),
             control=name == "edge",
             dreams=name == "dream",
             self_model=name in ("self", "settle"),
             always=name in ("self", "settle"),
         )
-        for index, (name, rate) in enumerate(zip(names, rates, strict=True), start=1)
+        for index, name in enumerate(names, start=1)
     )
 
 
@@ -181,9 +181,9 @@ class ForgeTrainingConfig(PhaseConfig):
     """Predicting one's own states."""
     grokfast: Grokfast = Grokfast()
     """Filtering the gradients."""
-    training: TrainingConfig = TrainingConfig(steps=150, learning_rate=0.001, matrix_learning_rate=0.0025)
+    training: TrainingConfig = TrainingConfig(optimizer="adamw", learning_rate=0.001)
     """Optimizer, batch and precision; `steps`, `warmup`, `decay` and `final_rate` give way to the stages."""
-    mix: Mix = Mix(text=0.6, reasoning=0.3, memory=0.1)
+    mix: Mix = Mix(text=0.5, reasoning=0.4, memory=0.1)
     """Shares of the token streams, the same for the control."""
     validation_items: int = Field(128, ge=8)
     """Validation items of each task that a stage is measured on as it begins and ends."""
@@ -191,6 +191,8 @@ class ForgeTrainingConfig(PhaseConfig):
     """Validation text blocks, likewise."""
     patience: int = Field(3, ge=1)
     """Stages in a row that may gain nothing; then those that do not run `always` are left out."""
+    layout: Literal["trits", "2bit"] = "trits"
+    """How the packed file of a ternary model holds its codes: five in a byte, or four, which unpack faster."""
     on_fail: Literal["stop", "rollback", "retry"] = "rollback"
     """A failed gate: stop the run, roll back to the parent and go on, or retry once with the next seed."""
 

@@ -54,8 +54,12 @@ def reasoning_items(task: ReasoningTask, wanted: Counts, seed: int) -> Items:
 
     Raises `ConfigError` for an unknown generator, wrong parameters, or a generator without single right answers.
     """
-    draws = 4 * sum(wanted.values()) + 100
-    return fill(_draws(task, _open(task, draws, seed), draws), wanted)
+    return fill(reasoning_draws(task, 4 * sum(wanted.values()) + 100, seed), wanted)
+
+
+def reasoning_draws(task: ReasoningTask, count: int, seed: int) -> Iterator[Draw]:
+    """`count` draws of one generator, repeats among them. Raises `ConfigError` as `reasoning_items` does."""
+    return _draws(task, _open(task, count, seed), count)
 
 
 def _draws(task: ReasoningTask, dataset: Any, count: int) -> Iterator[Draw]:

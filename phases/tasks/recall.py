@@ -40,10 +40,12 @@ class RecallConfig(StrictModel):
 
 def recall_items(config: RecallConfig, wanted: Counts, seed: int) -> Items:
     """Distinct recall items for each split; equal sets of pairs never stand in two splits."""
-    return fill(_draws(config, seeded(seed, "recall"), 4 * sum(wanted.values()) + 100), wanted)
+    return fill(recall_draws(config, 4 * sum(wanted.values()) + 100, seed), wanted)
 
 
-def _draws(config: RecallConfig, rng: random.Random, count: int) -> Iterator[Draw]:
+def recall_draws(config: RecallConfig, count: int, seed: int) -> Iterator[Draw]:
+    """`count` draws of recall, repeats among them."""
+    rng = seeded(seed, "recall")
     for index in range(count):
         n = config.pairs[index % len(config.pairs)]
         values = [f"{rng.randrange(10**config.digits):0{config.digits}d}" for _ in range(n)]

@@ -51,26 +51,31 @@ class TrainingState:
                 temporary.unlink(missing_ok=True)
             fsync_path(folder)
 
-    def restore(self, folder: Path) -> bool:
+    def restore(self, folder: Path, name: str = STATE) -> bool:
         """Continue from a saved state; False when there is none. A state that cannot be read is started over."""
-        path = folder / STATE
+        path = folder / name
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata()
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+                tensors = {key: file.get_tensor(key) for key in file.keys() if not key.startswith("model.")}  # noqa: SIM118
         except FileNotFoundError:
             return False
         except SafetensorError:
             path.unlink(missing_ok=True)  # of several processes each finds it broken
             return False
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(tensors.pop(f"model.{name}"))
+        restore_parameters(self.model, path)
         self.memory = {key[len(MEMORY) :]: tensors.pop(key) for key in list(tensors) if key.startswith(MEMORY)}
         restore_state(self.optimizers, tensors)
         self.step, self.tokens, self.loss = int(header["step"]), int(header["tokens"]), float(header["loss"])
         return True
+
+
+def restore_parameters(model: torch.nn.Module, path: Path) -> None:
+    """Copy the parameters of a saved state into a model that trains the same ones, and nothing else of it."""
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(file.get_tensor(f"model.{name}"))
 
 
 def clear_state(folder: Path) -> None:

@@ -1,0 +1,201 @@
+"""Training in stages: each is entered and left with a look at validation data, can be taken back, and can be resumed.
+
+<folder>/history.json                what the finished stages did
+<folder>/training_state.safetensors  where the model stands
+<folder>/entry-<n>.safetensors       where it stood as stage n began: its dreamer, and the way back
+<folder>/best.safetensors            where it stood when it was best
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from phases.checkpoint import Checkpoint
+from phases.dataset import Dataset
+from phases.forge.body import Body
+from phases.forge.config import ForgeStage, ForgeTrainingConfig
+from phases.forge.dream_filter import Cycle, sift
+from phases.forge.dreams import Dream, dream, store_prompts
+from phases.forge.history import HISTORY, DreamCycle, History, StageRecord, Standing, read_history, write_history
+from phases.forge.objective import Forging
+from phases.forge.rows import StageRows
+from phases.forge.standing import open_validation
+from phases.phase import MetricsCallback
+from phases.training.loop import Span, train
+from phases.training.optimizer import build_optimizers
+from phases.training.state import STATE, TrainingState, restore_parameters
+
+TRAIN_COST = 3.0
+"""Passes over a token of a training step: forward 1, backward 2."""
+DREAM_COST = 3.0
+"""The same of writing a token: one by one it takes three times as long as in a pass over a whole text (measured)."""
+BEST = "best.safetensors"
+
+
+def total_steps(stages: Sequence[ForgeStage]) -> int:
+    """Of all stages."""
+    return sum(stage.steps for stage in stages)
+
+
+def rate_at(stages: Sequence[ForgeStage], step: float) -> float:
+    """The factor on the learning rates at a step of the whole course, linear within each stage."""
+    for stage in stages:
+        if step < stage.steps or stage is stages[-1]:
+            first, last = stage.rate
+            return first + (last - first) * min(1.0, step / max(1, stage.steps - 1))
+        step -= stage.steps
+    raise AssertionError("no stages")
+
+
+class StagedTraining:
+    """One model on its way through the stages."""
+
+    def __init__(
+        self, parent: Checkpoint, config: ForgeTrainingConfig, data: Dataset, folder: Path, metrics: MetricsCallback
+    ) -> None:
+        """Raises `CheckpointError` or `ConfigError` for what does not fit together."""
+        self.data, self.folder, self.metrics = data, folder, metrics
+        training = config.training.model_copy(update={"steps": total_steps(config.stages)})
+        self.config = config.model_copy(update={"training": training})
+        self.body = Body(parent, data)
+        self.source = StageRows(data, self.config)
+        self.objective = Forging(self.body.model, self.config, self.source)
+        self.validation = open_validation(data, config.validation_items, config.validation_blocks)
+        mix = config.mix
+        self.text_share = mix.text / (mix.text + mix.reasoning + mix.memory)
+        if not (folder / STATE).is_file():
+            self._state().save(folder)
+
+    def run(self) -> History:
+        """Go through all stages that are not done yet; the model is the best one afterwards."""
+        history = read_history(self.folder) if (self.folder / HISTORY).is_file() else History()
+        standing = _standing(history) or self.validation.measure(self.body.model)
+        for index, stage in enumerate(self.config.stages):
+            if index < len(history.stages):
+                continue
+            record = self._left_out(stage, standing, history) or self._stage(index, stage, standing)
+            best = history.best
+            if self._gains(record, history):
+                best = stage.name
+                _link(self.folder / STATE, self.folder / BEST)
+            history = history.model_copy(update={"stages": (*history.stages, record), "best": best})
+            write_history(self.folder / HISTORY, history)
+            standing = _standing(history) or standing
+            self._report(index, record)
+        restore_parameters(self.objective.model, self.folder / (BEST if history.best else "entry-0.safetensors"))
+        return history
+
+    def _stage(self, index: int, stage: ForgeStage, entry: Standing) -> StageRecord:
+        """Train one stage, or what is left of it."""
+        start = total_steps(self.config.stages[:index])
+        entered = self.folder / f"entry-{index}.safetensors"
+        if not entered.is_file():
+            _link(self.folder / STATE, entered)
+        before = self._state()
+        before.restore(self.folder, entered.name)
+        self.objective.remember(before.memory)
+        spent, used = self.objective.cost, self.source.buffer.used
+        arrivals, cycle, written = self._dreams(index, stage)
+        teacher = self.body.frozen() if stage.dreams and self.config.dreams.enabled else None
+        self.source.enter(stage, start, arrivals)
+        self.objective.enter(stage, self._course(index), teacher)
+        span = Span(start, start + stage.steps, lambda step: rate_at(self.config.stages, step))
+        done = train(
+            self.objective,
+            self.source,
+            self.config.training,
+            self.folder,
+            name="forge",
+            seed=self.config.seed,
+            metrics=self.metrics,
+            span=span,
+        )
+        leaving = self.validation.measure(self.body.model)
+        harmed = leaving.loss(self.text_share) > entry.loss(self.text_share) + self.config.dreams.harm
+        taken_back = cycle is not None and harmed
+        tokens = done.tokens - before.tokens
+        record = StageRecord(
+            name=stage.name,
+            steps=stage.steps,
+            entry=entry,
+            exit=leaving,
+            taken_back=taken_back,
+            loss=done.final_loss,
+            tokens=tokens,
+            cost=TRAIN_COST * tokens + self.objective.cost - spent + DREAM_COST * written,
+            dreams=cycle and _counted(cycle, self.config.dreams.temperatures, self.source.buffer.used - used),
+        )
+        if taken_back:
+            _link(entered, self.folder / STATE)
+        return record
+
+    def _dreams(self, index: int, stage: ForgeStage) -> tuple[list[Dream], Cycle | None, int]:
+        """(what passed the filters, what became of all, tokens that the dreamer wrote) as a stage begins."""
+        config = self.config.dreams
+        if not (stage.dreams and config.enabled):
+            return [], None, 0
+        cycle = sum(before.dreams for before in self.config.stages[:index])
+        prompts = store_prompts(self.data, config, self.config.mix.model_dump(), self.config.seed, cycle)
+        written = dream(self.body.frozen(), self.data.tokenizer, prompts, config, self.config.seed, cycle)
+        kept, counted = sift(written, config)
+        return kept, counted, sum(len(one.tokens) for one in written)
+
+    def _course(self, index: int) -> tuple[int, int]:
+        """(step at which the loop's course would have begun without pauses, its length in steps)."""
+        stages = self.config.stages
+        before = sum(stage.steps for stage in stages[:index] if stage.control)
+        length = sum(stage.steps for stage in stages if stage.control)
+        return total_steps(stages[:index]) - before, max(1, length)
+
+    def _left_out(self, stage: ForgeStage, standing: Standing, history: History) -> StageRecord | None:
+        """The record of a stage that is left out because several before it gained nothing."""
+        names = [record.name for record in history.stages]
+        idle = len(names) if history.best is None else len(names) - 1 - names.index(history.best)
+        if stage.always or idle < self.config.patience:
+            return None
+        return StageRecord(name=stage.name, steps=0, entry=standing, exit=standing)
+
+    def _gains(self, record: StageRecord, history: History) -> bool:
+        """Whether a stage left the model better than it ever was, the parent included."""
+        if not record.steps or record.taken_back:
+            return False
+        ends = {past.name: past.exit for past in history.stages}
+        first = history.stages[0].entry if history.stages else record.entry
+        best = first if history.best is None else ends[history.best]
+        return record.exit.loss(self.text_share) < best.loss(self.text_share)
+
+    def _report(self, index: int, record: StageRecord) -> None:
+        stands = {f"stage/{name}": value for name, value in record.exit.model_dump().items()}
+        self.metrics(index + 1, stands | {"stage/loss": record.exit.loss(self.text_share)})
+
+    def _state(self) -> TrainingState:
+        optimizers = build_optimizers(self.objective.model, self.config.training)
+        return TrainingState(self.objective.model, optimizers, memory=self.objective.memory())
+
+
+def _standing(history: History) -> Standing | None:
+    """Where the model stands after the stages that are done."""
+    last = history.stages[-1] if history.stages else None
+    return None if last is None else last.entry if last.taken_back else last.exit
+
+
+def _counted(cycle: Cycle, temperatures: Sequence[float], used: int) -> DreamCycle:
+    pairs = zip(temperatures, cycle.by_temperature, strict=True)
+    return DreamCycle(
+        written=cycle.written,
+        valid=cycle.valid,
+        kept=cycle.kept,
+        used=used,
+        refused=dict(cycle.refused),
+        floor=cycle.floor,
+        valid_by_temperature={str(t): valid / max(1, written) for t, (written, valid) in pairs},
+        diversity=cycle.diversity,
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` a second name of `source`, atomically: states are never written to, only replaced."""
+    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    os.link(source, temporary)
+    temporary.replace(target)
