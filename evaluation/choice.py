@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from evaluation.generation import encode
 from evaluation.language import token_nats
+from phases.decoding import encode
 from phases.tasks.item import Item, render_prompt
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from evaluation.generation import token_limit
 from phases.dataset import Dataset, Split
+from phases.decoding import token_limit
 from phases.storage import atomic_directory
 from phases.tasks.item import MARK, Item, render_prompt
 

@@ -17,8 +17,8 @@ from evaluation.config import EvaluationConfig
 from evaluation.judgement import Cell, Judgement, Table
 from evaluation.measured import Measured, floor_metrics, item_tables, measure, model_metrics, text_floors
 from evaluation.metric import Control, Gate, finite_check, gate, paired_control
-from evaluation.packed_file import PackedFile, inspect_packed
-from evaluation.ratio import bits_difference, bits_per_byte
+from evaluation.packed_file import PackedFile, file_gates, inspect_packed
+from evaluation.ratio import bits_difference, bits_per_byte, text_control
 from evaluation.retention import TASKS, mean_retention, retention_metrics, task_retention, task_table
 from evaluation.rounded import round_by_bitsandbytes, round_to_ternary
 from evaluation.specialities import NAMES, held_out, matrix_table
@@ -77,9 +77,9 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
     return Judgement(
         metrics=metrics,
         controls=_controls(measured, checkpoint, sizes),
-        gates=(finite_gate, *_retention_gates(measured, config), *_file_gates(off, packed)),
+        gates=(finite_gate, *_retention_gates(measured, config), *file_gates(NAME, off, packed)),
         tables={
-            "retention": task_table(units, ours, parent),
+            "retention": task_table(units, ours, parent, NAME),
             "rivals": _rival_table(measured, sizes, packed, config),
             **({} if off else {"lattice": lattice_table(ternary_lattices(checkpoint.path), parents[0].tensors())}),
             "size": size_table(packed.by_kind),
@@ -112,25 +112,13 @@ def _controls(
     trained = checkpoint.manifest.get("metrics", {})
     steps = f"the same {trained.get('steps', 0):.0f} steps and {trained.get('tokens', 0):.0f} tokens"
     spent = {NO_TEACHER: steps, FULL_PRECISION: steps}
-    ours, split = measured[NAME], ""
+    ours = measured[NAME]
     controls = []
     for name in (name for name in measured if name not in (NAME, RUNS)):
         theirs = measured[name]
         budget = f"{spent.get(name, 'no training')}; {sizes[name]:,} bytes of weights, ours {sizes[NAME]:,}"
-        values = [-bits_per_byte(found.text, "", split).value for found in (ours, theirs)]
-        difference, stderr = bits_difference(ours.text, theirs.text)
-        text = Control(
-            name=name,
-            metric="−bits per byte",
-            ours=values[0],
-            control=values[1],
-            difference=-difference,
-            stderr=stderr,
-            n=len(ours.text.nats_N),
-            budget=budget,
-        )
         tasks = (paired_control(name, NAMES[t], ours.scores[t], theirs.scores[t], budget) for t in TASKS)
-        controls += [text, *tasks]
+        controls += [text_control(name, ours.text, theirs.text, budget), *tasks]
     return tuple(controls)
 
 
@@ -150,16 +138,6 @@ def _retention_gates(measured: Mapping[str, Measured], config: EvaluationConfig)
     worse, stderr = bits_difference(ours.text, rounded.text)
     metric = f"{NAME}/bits_per_byte less {ROUNDED}"
     return [*gates, gate("beats rounding at equal bytes", metric, worse, "<", -config.sigmas * (stderr or 0.0))]
-
-
-def _file_gates(off: int, packed: PackedFile) -> list[Gate]:
-    """On the lattice, of the promised size, and the same model when it is unpacked."""
-    return [
-        gate("every linear weight is on the lattice", f"{NAME}/off_lattice", off, "<=", 0),
-        gate("packed bytes are at most as promised", "packed/bytes", packed.bytes, "<=", packed.promised),
-        gate("packed bytes are at least as promised", "packed/bytes", packed.bytes, ">=", packed.promised),
-        gate("unpacked weights are bit for bit the same", "packed/weights_that_differ", packed.differing, "<=", 0),
-    ]
 
 
 def _rival_table(

@@ -1,6 +1,6 @@
 """The judge of every phase, by the phase's name."""
 
-from evaluation import judge_bitnet, judge_cognate, judge_evomerge, judge_quiet_star
+from evaluation import judge_bitnet, judge_cognate, judge_evomerge, judge_forge, judge_quiet_star
 from evaluation.judgement import Judge
 
 JUDGES: dict[str, Judge] = {
@@ -8,4 +8,5 @@ JUDGES: dict[str, Judge] = {
     "evomerge": judge_evomerge.judge,
     "quiet_star": judge_quiet_star.judge,
     "bitnet": judge_bitnet.judge,
+    "forge": judge_forge.judge,
 }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluation.metric import Metric
+from evaluation.metric import Gate, Metric, gate
 from phases.bitnet.run import PACKED
 from phases.checkpoint import Checkpoint
 from phases.errors import CheckpointError
@@ -68,3 +68,13 @@ def inspect_packed(checkpoint: Checkpoint) -> PackedFile:
         parameters=parameters,
         differing=differing,
     )
+
+
+def file_gates(model: str, off: int, packed: PackedFile) -> list[Gate]:
+    """On the lattice, of the promised size, and the same model when it is unpacked; `off`: weights off the lattice."""
+    return [
+        gate("every linear weight is on the lattice", f"{model}/off_lattice", off, "<=", 0),
+        gate("packed bytes are at most as promised", "packed/bytes", packed.bytes, "<=", packed.promised),
+        gate("packed bytes are at least as promised", "packed/bytes", packed.bytes, ">=", packed.promised),
+        gate("unpacked weights are bit for bit the same", "packed/weights_that_differ", packed.differing, "<=", 0),
+    ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.metric import Metric
+from evaluation.metric import Control, Metric
 
 
 @dataclass(frozen=True)
@@ -71,3 +71,19 @@ def bits_difference(ours: BlockLosses, other: BlockLosses) -> tuple[float, float
     if ours.bytes_N.shape != other.bytes_N.shape or not np.array_equal(ours.bytes_N, other.bytes_N):
         raise ValueError("bits per byte can be paired on the same text blocks only; measure both on the same")
     return ratio((ours.nats_N - other.nats_N) / math.log(2), ours.bytes_N)
+
+
+def text_control(name: str, ours: BlockLosses, other: BlockLosses, budget: str) -> Control:
+    """Ours against another model on the text, as −bits per byte: more is better."""
+    values = [-bits_per_byte(losses, "", "").value for losses in (ours, other)]
+    difference, stderr = bits_difference(ours, other)
+    return Control(
+        name=name,
+        metric="−bits per byte",
+        ours=values[0],
+        control=values[1],
+        difference=-difference,
+        stderr=stderr,
+        n=len(ours.nats_N),
+        budget=budget,
+    )

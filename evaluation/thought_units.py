@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from evaluation.generation import encode
 from evaluation.language import text_blocks
 from phases.dataset import Dataset, Split
+from phases.decoding import encode
 from phases.tasks.item import Item, render_completion, render_prompt
 
 

@@ -1,9 +1,10 @@
 """The pictures of a stage, from its curves, its verdict and its checkpoint."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluation.evolution import search_curves
+from evaluation.forge_plots import loop_curves, stage_curves
 from evaluation.plots import Curve, evolution_curves, loss_curves, matrix_heat_map, thought_curves, thought_gains
 from evaluation.ternary_plots import code_curves, scale_histogram, size_against_quality
 from flows.gating import Outcome
@@ -37,4 +38,10 @@ def figures(outcome: Outcome, curves: Mapping[str, Curve]) -> "dict[str, Figure]
     if "lattice" in outcome.judgement.tables:
         drawn["scales.png"] = scale_histogram(ternary_lattices(outcome.made.path))
         drawn["size.png"] = size_against_quality(outcome.judgement.tables["rivals"])
+    loop = {name.removeprefix("forge/loop/"): curve for name, curve in curves.items() if name.startswith("forge/loop/")}
+    if "success" in loop:
+        config: Any = outcome.stage.config
+        drawn["loop.png"] = loop_curves(loop, config.chaos.band)
+    if "stages" in outcome.judgement.tables:
+        drawn["stages.png"] = stage_curves(outcome.judgement.tables["stages"])
     return drawn

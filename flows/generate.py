@@ -94,7 +94,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def prompt_ids(tokenizer: Any, prompt: str, question: bool) -> list[int]:
     """Token ids of the prompt as it is, or as the question of a task."""
-    from evaluation.generation import encode
+    from phases.decoding import encode
     from phases.tasks.item import render_prompt
 
     ids = encode(tokenizer, render_prompt(tokenizer, prompt)) if question else list(tokenizer(prompt)["input_ids"])
@@ -161,8 +161,8 @@ def write(writer: Writer, ids: list[int], limit: int, temperature: float, seed: 
     """Continue the ids by at most `limit` tokens; the generation config of the model holds, top-k and top-p apart."""
     import torch
 
-    from evaluation.generation import stop_ids
     from evaluation.thinking import at_last_position
+    from phases.decoding import stop_ids
 
     model, prompt = writer.model, torch.tensor([ids])
     stop = sorted(stop_ids(model, writer.tokenizer))

@@ -24,6 +24,7 @@ from phases.cognate.config import CognateConfig
 from phases.data.config import DataConfig
 from phases.errors import ConfigError
 from phases.evomerge.run import EvomergeConfig
+from phases.forge.config import ForgeTrainingConfig
 from phases.phase import PhaseConfig
 from phases.quiet_star.config import QuietStarConfig
 from phases.storage import explain_os_errors
@@ -76,6 +77,8 @@ class ForgeConfig(StrictModel):
     """Phase 3: thoughts between tokens."""
     bitnet: BitnetConfig = BitnetConfig()
     """Phase 4: ternary weights."""
+    forge: ForgeTrainingConfig = ForgeTrainingConfig()
+    """Phase 5: training on in stages."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How phases are judged."""
 

@@ -17,6 +17,8 @@ from evaluation.report import (
     data_sources,
     phase_report,
 )
+from evaluation.retention import TASKS
+from evaluation.specialities import NAMES
 from flows.console import duration, say
 from flows.gating import Outcome
 from flows.parameters import ForgeConfig
@@ -25,6 +27,9 @@ from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
 from phases.environment import code_version
 from phases.storage import write_json
+
+COMPRESSING = ("bitnet",)
+"""Phases whose parent is the model that retention is measured against."""
 
 
 def summarise(
@@ -72,10 +77,19 @@ def _latency(shipped: Checkpoint, path: Path) -> Latency:
 
 
 def retention(outcomes: Sequence[Outcome]) -> float | None:
-    """What the last phase kept of its parent's right answers, where it is one that compresses and that passed."""
-    last = outcomes[-1]
-    names = {metric.name: metric.value for metric in last.judgement.metrics}
-    return names.get(f"{last.stage.phase.name}/tasks_retention") if last.status == "passed" else None
+    """What the agent has of the right answers that the model had before it was compressed, mean over the tasks.
+
+    Not measured where no compressing phase passed. All phases are judged on the same items.
+    """
+    passed = [outcome for outcome in outcomes if outcome.status == "passed"]
+    compressed = next((outcome for outcome in passed if outcome.stage.phase.name in COMPRESSING), None)
+    if compressed is None:
+        return None
+    before, after = compressed.judgement, passed[-1].judgement
+    name = passed[-1].stage.phase.name
+    pairs = [(after.metric(f"{name}/{NAMES[t]}").value, before.metric(f"parent/{NAMES[t]}").value) for t in TASKS]
+    shares = [ours / theirs for ours, theirs in pairs if theirs]
+    return sum(shares) / len(shares) if shares else None
 
 
 def _entry(outcome: Outcome) -> PhaseReport:

@@ -1,15 +1,21 @@
 """How near a model is to the edge of chaos: the Lyapunov exponent of its layers, seen as a map from one to the next.
 
-    λ = (1/L) · ln(‖J_L ··· J_1 v‖ / ‖v‖)        v a tangent of the residual stream, J_l the Jacobian of layer l
+    u_l = h_l / rms(h_l)        λ = (1/L) · ln(‖δu_L‖ / ‖δu_0‖)        h_l the residual stream after l layers
 
-Below 0 a small difference between two states dies away on its way through the depth, above 0 it grows, at 0 it is
-handed on (order, chaos and the edge between them). The tangent goes along with one forward pass (forward-mode
-automatic differentiation), so that nothing is perturbed by a finite step and the growth of every layer is exact.
+The layers of a pre-norm transformer read u alone, position by position: how large h is goes no further. Without the
+division λ would mostly say how small the embeddings are. What the first layer adds dwarfs them, and a difference
+beside them as well, which raw tangents count as chaos (2 nats of it) and nobody after that layer can tell.
+
+λ says what becomes of a small relative difference. Below 0 it dies away on its way through the depth, above 0 it grows,
+at 0 it is handed on: order, chaos and the edge between them. No scale of the stream changes it, none of its dimensions
+is mixed by turning them. The tangent goes along with one forward pass (forward-mode automatic differentiation), so that
+nothing is perturbed by a finite step and the growth of every layer is exact.
 
 Following a tangent is the method of Benettin et al. (Meccanica 15, 1980), without their renormalising: a depth of tens
-of layers neither over- nor underflows. In wide random networks a layer's mean squared singular value is the χ of Poole
-et al. (arXiv 1606.05340), with the edge at χ = 1: there λ = ½ ln χ. It is another exponent than that of arXiv
-2506.08523, which follows weights over training steps and finds the shortest training where that one is positive.
+of layers neither over- nor underflows. In wide random networks it is λ = ½ ln χ with the χ of Poole et al. (arXiv
+1606.05340): the slope of the map between correlations of states, where they are equal, with the edge at χ = 1. It is
+another exponent than that of arXiv 2506.08523, which follows weights over training steps and finds the shortest
+training where that one is positive.
 """
 
 import math
@@ -42,13 +48,14 @@ class Exponent:
 
 
 def lyapunov_exponent(model: Any, tokens_BT: torch.Tensor, *, directions: int, power: int = 0, seed: int) -> Exponent:
-    """The largest Lyapunov exponent of `model`'s layers, in nats a layer, on rows `tokens_BT` (B, T) on its device.
+    """The Lyapunov exponent of `model`'s layers, in nats a layer, on rows `tokens_BT` (B, T) on its device.
 
-    Each row gets `directions` Gaussian tangents over its (T, D) states where they enter the first layer; their
-    growths are averaged as logarithms. With `power` = 0 that is the growth of a random direction: the logarithm of
-    about the root mean square of the singular values of J_L ··· J_1, a lower bound of what the largest gives, at two
-    to three forward passes a direction. Each of `power` iterations v ← JᵀJv / ‖JᵀJv‖ (at about twice that cost) turns
-    the tangent towards the direction that grows most, and λ towards ln σ_max(J_L ··· J_1) / L from below.
+    Each row gets `directions` Gaussian tangents v over its (T, D) normalised embeddings; their growths are averaged as
+    logarithms. δu_0 is v without its part along u_0 at each position, which the norm keeps from changing. With
+    `power` = 0 the value is the growth of a random direction: the logarithm of about the root mean square of the
+    singular values of J, the Jacobian of u_0 → u_L, a lower bound of what the largest gives, at the time of about COST
+    forward passes a direction. Each of `power` iterations v ← JᵀJv / ‖JᵀJv‖ (ITER) turns the tangent
+    towards the direction that grows most, and λ towards ln σ_max(J) / L from below.
 
     The model is measured as it computes in eval mode. One that trains through the lattice (`Quantised`) counts with
     the straight-through derivative, which training itself uses; the exact derivative of rounding is 0. Same seed, same
@@ -58,14 +65,13 @@ def lyapunov_exponent(model: Any, tokens_BT: torch.Tensor, *, directions: int, p
     generator, shape = torch.Generator().manual_seed(seed), (*tokens_BT.shape, model.config.hidden_size)
     found: list[torch.Tensor] = []
     with _evaluating(model), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward mode
-        pull = _transposed(model, tokens_BT) if power else None
+        pull = _transposed(model, tokens_BT, shape) if power else None
         for _ in range(directions):
-            tangent_BTD = torch.randn(shape, generator=generator)
+            tangent_BTD = torch.randn(shape, generator=generator, dtype=torch.float64).to(tokens_BT.device)
             if pull is not None:
                 for _ in range(power):
-                    tangent_BTD = _unit(pull(_unit(_push(model, tokens_BT, tangent_BTD)[-1])))
-            tangents = [tangent_BTD, *_push(model, tokens_BT, tangent_BTD)]
-            norm_BL = torch.stack([_norm(t).cpu() for t in tangents], 1)
+                    tangent_BTD = _unit(pull(_push(model, tokens_BT, tangent_BTD)[-1]))
+            norm_BL = torch.stack([_norm(t).cpu() for t in _push(model, tokens_BT, tangent_BTD)], 1)
             found.append(norm_BL.log().diff(dim=1))
     growth_NL = torch.cat(found)
     value_N = growth_NL.mean(1)
@@ -76,45 +82,56 @@ def lyapunov_exponent(model: Any, tokens_BT: torch.Tensor, *, directions: int, p
 
 
 def _push(model: Any, tokens_BT: torch.Tensor, tangent_BTD: torch.Tensor) -> list[torch.Tensor]:
-    """[J_1 v, J_2 J_1 v, …], (B, T, D) each: the tangent after every layer."""
+    """[δu_0, δu_1, …, δu_L], (B, T, D) each, of a tangent of u_0."""
     ad: Any = forward_ad  # untyped
     with warnings.catch_warnings(), torch.no_grad(), ad.dual_level():
         # The first dual number makes torch load rules of its own through its own deprecated compiler.
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
-        states = _states(model, tokens_BT, lambda x: ad.make_dual(x, tangent_BTD.to(x)))
-        return [ad.unpack_dual(state).tangent for state in states]
+        read = _read(model, tokens_BT, ad.make_dual(torch.zeros_like(tangent_BTD), tangent_BTD))
+        return [ad.unpack_dual(u_BTD).tangent for u_BTD in read]
 
 
-def _transposed(model: Any, tokens_BT: torch.Tensor) -> Map:
-    """u ↦ (J_L ··· J_1)ᵀ u by reverse mode; one forward pass is kept for all calls."""
-    leaves: list[torch.Tensor] = []
-
-    def enter(x: torch.Tensor) -> torch.Tensor:
-        leaves.append(x.detach().requires_grad_())
-        return leaves[0]
-
+def _transposed(model: Any, tokens_BT: torch.Tensor, shape: tuple[int, ...]) -> Map:
+    """w ↦ Jᵀw, J the Jacobian of u_0 → u_L, by reverse mode; one forward pass is kept for all calls."""
     with torch.enable_grad():
-        last = _states(model, tokens_BT, enter)[-1]
-    return lambda u: torch.autograd.grad(last, leaves, u.to(last), retain_graph=True)[0]
+        moved_BTD = torch.zeros(shape, dtype=torch.float64, device=tokens_BT.device, requires_grad=True)
+        last_BTD = _read(model, tokens_BT, moved_BTD)[-1]
+    return lambda w_BTD: torch.autograd.grad(last_BTD, moved_BTD, w_BTD, retain_graph=True)[0]
 
 
-def _states(model: Any, tokens_BT: torch.Tensor, enter: Map) -> list[torch.Tensor]:
-    """The output of every layer, (B, T, D) each, when the first one reads `enter(x)` in place of x."""
+def _read(model: Any, tokens_BT: torch.Tensor, moved_BTD: torch.Tensor) -> list[torch.Tensor]:
+    """[u_0, u_1, …, u_L], (B, T, D) float64 each, where u_0 is moved by an infinitesimal (B, T, D)."""
     layers, states = decoder_layers(model), []
 
-    def read(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return enter(args[0]), *args[1:]
+    def enter(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        x_BTD = args[0]
+        u_BTD = _normalise(x_BTD)
+        # u_0 has one length: what lies along it would change the scale of x, which is no part of u_0.
+        along_BT1 = (u_BTD * moved_BTD).mean(-1, keepdim=True)
+        entered_BTD = x_BTD + (_rms(x_BTD) * (moved_BTD - along_BT1 * u_BTD)).to(x_BTD.dtype)
+        states.append(entered_BTD)
+        return entered_BTD, *args[1:]
 
     def keep(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         states.append(output[0] if isinstance(output, tuple) else output)
 
-    hooks = [layers[0].register_forward_pre_hook(read), *(layer.register_forward_hook(keep) for layer in layers)]
+    hooks = [layers[0].register_forward_pre_hook(enter), *(layer.register_forward_hook(keep) for layer in layers)]
     try:
         model.base_model(input_ids=tokens_BT, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
-    return states
+    return [_normalise(state_BTD) for state_BTD in states]
+
+
+def _rms(x_BTD: torch.Tensor) -> torch.Tensor:
+    """(B, T, 1) float64."""
+    return x_BTD.double().square().mean(-1, keepdim=True).sqrt()
+
+
+def _normalise(x_BTD: torch.Tensor) -> torch.Tensor:
+    """(B, T, D) float64 of rms 1 at every position; zeros (the embedding of padding) stay zeros, and do not move."""
+    return x_BTD.double() / _rms(x_BTD).clamp(min=torch.finfo(torch.float64).tiny)
 
 
 @contextmanager
@@ -130,14 +147,14 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 
 def _norm(x_BTD: torch.Tensor) -> torch.Tensor:
-    """(B,) float64."""
-    norm_B: torch.Tensor = torch.linalg.vector_norm(x_BTD, dim=(1, 2), dtype=torch.float64)
+    """(B,)."""
+    norm_B: torch.Tensor = torch.linalg.vector_norm(x_BTD, dim=(1, 2))
     return norm_B
 
 
 def _unit(x_BTD: torch.Tensor) -> torch.Tensor:
     """Every row of norm 1: rows do not see one another, each has a Jacobian of its own."""
-    return x_BTD / _norm(x_BTD).view(-1, 1, 1).to(x_BTD)
+    return x_BTD / _norm(x_BTD).view(-1, 1, 1)
 
 
 def _check_finite(growth_L: list[float]) -> None:

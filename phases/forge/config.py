@@ -1,5 +1,6 @@
 """The phase's config: ten stages as data, and the ingredients that act in them, each of which can be switched off."""
 
+import itertools
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -15,8 +16,8 @@ class ForgeStage(StrictModel):
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     """What it is called in curves, tables and files."""
-    steps: int = Field(15, ge=1)
-    """Optimizer steps."""
+    share: float = Field(1.0, gt=0)
+    """How much of `training.steps` it gets, relative to the others."""
     rate: tuple[float, float] = (1.0, 1.0)
     """The learning rates at its first and last step, as shares of their peak; linear in between."""
     control: bool = False
@@ -181,8 +182,8 @@ class ForgeTrainingConfig(PhaseConfig):
     """Predicting one's own states."""
     grokfast: Grokfast = Grokfast()
     """Filtering the gradients."""
-    training: TrainingConfig = TrainingConfig(optimizer="adamw", learning_rate=0.001)
-    """Optimizer, batch and precision; `steps`, `warmup`, `decay` and `final_rate` give way to the stages."""
+    training: TrainingConfig = TrainingConfig(steps=150, optimizer="adamw", learning_rate=0.0005)
+    """Optimizer, batch, precision, and all stages' steps; `warmup`, `decay` and `final_rate` give way to theirs."""
     mix: Mix = Mix(text=0.5, reasoning=0.4, memory=0.1)
     """Shares of the token streams, the same for the control."""
     validation_items: int = Field(128, ge=8)
@@ -201,4 +202,12 @@ class ForgeTrainingConfig(PhaseConfig):
         names = [stage.name for stage in self.stages]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"stages: '{repeated[0]}' stands there twice; give each its own name")
+        if any(stop <= start for start, stop in itertools.pairwise(self.bounds)):
+            raise ValueError(f"training.steps={self.training.steps} is too few for {len(names)} stages; raise it")
         return self
+
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """The step at which each stage begins, and all steps: one more than there are stages."""
+        shares = list(itertools.accumulate(stage.share for stage in self.stages))
+        return (0, *(round(self.training.steps * share / shares[-1]) for share in shares))

@@ -5,8 +5,8 @@
     kept, summary = sift(dreams, config)                      # phases.forge.dream_filter
 
 A dream of a task writes its answer, which can be verified; a dream of running text writes on from the beginning of a
-block. Rehearsing what one wrote oneself is pseudo-rehearsal (Robins 1995; LAMOL, arXiv 1909.03329); dreams that start
-from nothing were never valid here, so every dream has a prompt. A cycle of 192 dreams of a model with 1 M
+block. Rehearsing what one wrote oneself is pseudo-rehearsal (Robins 1995; LAMOL, arXiv 1909.03329); what a small
+model dreams without a prompt is hardly ever valid. A cycle of 192 dreams of a model with 1 M
 parameters takes three seconds on a core, a third of it to read the items.
 """
 

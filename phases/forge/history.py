@@ -50,6 +50,27 @@ class DreamCycle(StrictModel):
     """Distinct 2-grams of the valid dreams, as a share of the true continuations'."""
 
 
+class LoopRecord(StrictModel):
+    """How the closed loop held over one stage."""
+
+    steps: int
+    """Steps in which tasks were asked."""
+    held: int
+    """Of those, in how many the mean success over the tasks lay in the band."""
+    success: dict[str, float | None]
+    """Task to its smoothed success at the end; empty where it was not asked."""
+    difficulty: dict[str, float]
+    """Task to its difficulty at the end."""
+    exponent: float | None
+    """Lyapunov exponent at the last measurement, nats a layer."""
+    reference: float | None
+    """What it was to be."""
+    rate: float
+    """Factor on the learning rates at the end."""
+    noise: float
+    """Noise on the embeddings at the end, as a share of their root mean square."""
+
+
 class SelfKnowledge(StrictModel):
     """How well the model predicts itself, on validation text."""
 
@@ -88,6 +109,8 @@ class StageRecord(StrictModel):
     """Tokens trained on."""
     cost: float = 0.0
     """Passes over a token by the model, 1 forward and 2 backward: training, dreaming and measuring the exponent."""
+    loop: LoopRecord | None = None
+    """What the closed loop did in it, if it acted."""
     dreams: DreamCycle | None = None
     """Its dreams, if it had any."""
 

@@ -128,8 +128,8 @@ class Forging(Objective):
         loss, right = self.parts[0].recognise(hidden_BTD[at], marks_BTC[..., LABEL][at])
         self.seen["recognised"] = right
         # As much say as the text's loss has, whatever number of dreams the batch has.
-        scale: torch.Tensor = self.config.self_model.temperature * weight_BT.sum() / int(at.sum())
-        return scale * loss
+        scaled: torch.Tensor = self.config.self_model.temperature * weight_BT.sum() / int(at.sum()) * loss
+        return scaled
 
     @torch.no_grad()
     def _count_solved(self, hidden_BTD: torch.Tensor, target_BT: torch.Tensor, item_BT: torch.Tensor) -> None:

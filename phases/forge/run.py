@@ -23,7 +23,7 @@ from phases.forge.body import Body
 from phases.forge.config import ForgeTrainingConfig
 from phases.forge.history import HISTORY, History, read_history
 from phases.forge.knowledge import self_knowledge
-from phases.forge.stages import TRAIN_COST, StagedTraining, rate_at, total_steps
+from phases.forge.stages import TRAIN_COST, StagedTraining, rate_at
 from phases.packed.file import pack_checkpoint
 from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, is_finished, serial_pool, work_directory
 from phases.training.batches import Mixture
@@ -91,12 +91,11 @@ def _make_plain(
     """The control: nothing but language modelling, for the cost of all of ours and at least its tokens."""
     folder = work / f"{PLAIN}.state"
     folder.mkdir(exist_ok=True)
-    ours = total_steps(config.stages)
     steps = control_steps(config, read_history(work / FORGE), data.block_tokens)
     training = config.training.model_copy(update={"steps": steps})
     body = Body(parent, data)
     mixture = Mixture(data, config.mix.model_dump(), config.seed, training.prompt_weight)
-    span = Span(0, steps, lambda step: rate_at(config.stages, step * ours / steps))
+    span = Span(0, steps, lambda step: rate_at(config, step * config.training.steps / steps))
     done = train(
         LanguageModelling(body.model),
         mixture,

@@ -6,8 +6,10 @@
 <folder>/best.safetensors            where it stood when it was best
 """
 
+import bisect
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from phases.checkpoint import Checkpoint
@@ -32,19 +34,11 @@ DREAM_COST = 3.0
 BEST = "best.safetensors"
 
 
-def total_steps(stages: Sequence[ForgeStage]) -> int:
-    """Of all stages."""
-    return sum(stage.steps for stage in stages)
-
-
-def rate_at(stages: Sequence[ForgeStage], step: float) -> float:
+def rate_at(config: ForgeTrainingConfig, step: float) -> float:
     """The factor on the learning rates at a step of the whole course, linear within each stage."""
-    for stage in stages:
-        if step < stage.steps or stage is stages[-1]:
-            first, last = stage.rate
-            return first + (last - first) * min(1.0, step / max(1, stage.steps - 1))
-        step -= stage.steps
-    raise AssertionError("no stages")
+    number = min(bisect.bisect_right(config.bounds, step), len(config.stages)) - 1
+    (first, last), (start, stop) = config.stages[number].rate, config.bounds[number : number + 2]
+    return first + (last - first) * min(1.0, (step - start) / max(1, stop - start - 1))
 
 
 class StagedTraining:
@@ -54,12 +48,10 @@ class StagedTraining:
         self, parent: Checkpoint, config: ForgeTrainingConfig, data: Dataset, folder: Path, metrics: MetricsCallback
     ) -> None:
         """Raises `CheckpointError` or `ConfigError` for what does not fit together."""
-        self.data, self.folder, self.metrics = data, folder, metrics
-        training = config.training.model_copy(update={"steps": total_steps(config.stages)})
-        self.config = config.model_copy(update={"training": training})
+        self.data, self.config, self.folder, self.metrics = data, config, folder, metrics
         self.body = Body(parent, data)
-        self.source = StageRows(data, self.config)
-        self.objective = Forging(self.body.model, self.config, self.source)
+        self.source = StageRows(data, config)
+        self.objective = Forging(self.body.model, config, self.source)
         self.validation = open_validation(data, config.validation_items, config.validation_blocks)
         mix = config.mix
         self.text_share = mix.text / (mix.text + mix.reasoning + mix.memory)
@@ -87,7 +79,7 @@ class StagedTraining:
 
     def _stage(self, index: int, stage: ForgeStage, entry: Standing) -> StageRecord:
         """Train one stage, or what is left of it."""
-        start = total_steps(self.config.stages[:index])
+        start, stop = self.config.bounds[index : index + 2]
         entered = self.folder / f"entry-{index}.safetensors"
         if not entered.is_file():
             _link(self.folder / STATE, entered)
@@ -99,7 +91,7 @@ class StagedTraining:
         teacher = self.body.frozen() if stage.dreams and self.config.dreams.enabled else None
         self.source.enter(stage, start, arrivals)
         self.objective.enter(stage, self._course(index), teacher)
-        span = Span(start, start + stage.steps, lambda step: rate_at(self.config.stages, step))
+        span = Span(start, stop, lambda step: rate_at(self.config, step))
         done = train(
             self.objective,
             self.source,
@@ -116,7 +108,7 @@ class StagedTraining:
         tokens = done.tokens - before.tokens
         record = StageRecord(
             name=stage.name,
-            steps=stage.steps,
+            steps=stop - start,
             entry=entry,
             exit=leaving,
             taken_back=taken_back,
@@ -142,10 +134,9 @@ class StagedTraining:
 
     def _course(self, index: int) -> tuple[int, int]:
         """(step at which the loop's course would have begun without pauses, its length in steps)."""
-        stages = self.config.stages
-        before = sum(stage.steps for stage in stages[:index] if stage.control)
-        length = sum(stage.steps for stage in stages if stage.control)
-        return total_steps(stages[:index]) - before, max(1, length)
+        bounds, stages = self.config.bounds, self.config.stages
+        steps = [stop - start if s.control else 0 for s, (start, stop) in zip(stages, pairwise(bounds), strict=True)]
+        return bounds[index] - sum(steps[:index]), max(1, sum(steps))
 
     def _left_out(self, stage: ForgeStage, standing: Standing, history: History) -> StageRecord | None:
         """The record of a stage that is left out because several before it gained nothing."""
@@ -165,8 +156,14 @@ class StagedTraining:
         return record.exit.loss(self.text_share) < best.loss(self.text_share)
 
     def _report(self, index: int, record: StageRecord) -> None:
-        stands = {f"stage/{name}": value for name, value in record.exit.model_dump().items()}
-        self.metrics(index + 1, stands | {"stage/loss": record.exit.loss(self.text_share)})
+        names = {
+            "text": "text_nats",
+            "answers": "answer_nats",
+            "reasoning": "reasoning_solved",
+            "memory": "memory_solved",
+        }
+        stands = {f"stage/{names[name]}": value for name, value in record.exit.model_dump().items()}
+        self.metrics(index + 1, stands | {"stage/validation_nats": record.exit.loss(self.text_share)})
 
     def _state(self) -> TrainingState:
         optimizers = build_optimizers(self.objective.model, self.config.training)

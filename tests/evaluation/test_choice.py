@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from evaluation.choice import multiple_choice
-from evaluation.generation import encode
 from phases.dataset import Dataset
+from phases.decoding import encode
 from phases.tasks.item import Item, render_prompt
 
 

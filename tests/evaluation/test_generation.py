@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from evaluation.generation import MARGIN, encode, exact_match, greedy, left_pad, stop_ids, token_limit
+from evaluation.generation import exact_match, greedy
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
+from phases.decoding import encode
 from phases.probe import encode_items, solved
 from phases.tasks.item import Item, render_prompt
 
@@ -96,23 +97,6 @@ def test_worked_steps_count_by_their_answer(world: Dataset, monkeypatch: pytest.
         assert exact_match(tiny_model, world.tokenizer, [item]).right_N.tolist() == [right], text
 
 
-def test_the_limit_is_the_longest_gold_completion(world: Dataset) -> None:
-    items = [Item(task="t", speciality="reasoning", prompt="?", answer=a) for a in ("1", "12345")]
-    assert token_limit(world.tokenizer, items) == 1 + 5 + 1 + MARGIN  # space, digits, end-of-text
-    assert token_limit(world.tokenizer, []) == MARGIN
-
-
-def test_several_stop_ids_are_all_used(tiny_model: Any, world: Dataset) -> None:
-    tiny_model.generation_config.eos_token_id = [5, 9]
-    assert stop_ids(tiny_model, world.tokenizer) == {0, 5, 9}
-
-
 def test_an_empty_prompt_is_refused(tiny_model: Any) -> None:
     with pytest.raises(ValueError, match="has no tokens"):
         greedy(tiny_model, [[1], []], 4, {0})
-
-
-def test_left_pad() -> None:
-    tokens, mask = left_pad([[1, 2, 3], [4]])
-    assert tokens.tolist() == [[1, 2, 3], [0, 0, 4]]
-    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]

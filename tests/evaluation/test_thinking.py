@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from evaluation.choice import _row, log_likelihoods, multiple_choice
 from evaluation.config import EvaluationConfig
-from evaluation.generation import encode, exact_match, greedy
+from evaluation.generation import exact_match, greedy
 from evaluation.harness import run_tasks
 from evaluation.language import text_blocks
 from evaluation.measured import evaluate_checkpoint, measure
@@ -18,6 +18,7 @@ from evaluation.specialities import held_out
 from evaluation.thinking import at_last_position, newest_thought, open_model, thinking_losses, without_thoughts
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.dataset import Dataset
+from phases.decoding import encode
 from phases.errors import CheckpointError
 from phases.quiet_star.decoder import shuffle
 from phases.quiet_star.delimiters import add_delimiters

@@ -97,6 +97,19 @@ def tiny_settings(text: Path) -> dict[str, Any]:
             "training": training,
             "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0},
         },
+        "forge": {
+            "training": {**training, "steps": 4},
+            "stages": [
+                {"name": "edge", "control": True},
+                {"name": "dream", "dreams": True},
+                {"name": "self", "self_model": True, "always": True},
+            ],
+            "chaos": {"items": 20, "levels": 2, "every": 1, "rows": 1, "directions": 1},
+            "dreams": {"prompts": 8, "new_tokens": 8, "prompt_tokens": 8},
+            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0},
+            "validation_items": 8,
+            "validation_blocks": 2,
+        },
         "evaluation": {
             "blocks": 4,
             "resamples": 100,

@@ -21,12 +21,12 @@ def test_help_and_phases_are_quick() -> None:
         "import sys; from flows.cli import main; main(['phases']); assert not {'torch', 'prefect'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("1  cognate ") and "\n4  bitnet " in done.stdout
+    assert done.stdout.startswith("1  cognate ") and "\n5  forge " in done.stdout
 
 
 def test_phases_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["phases", "--json"]) == 0
-    assert list(json.loads(capsys.readouterr().out)) == ["cognate", "evomerge", "quiet_star", "bitnet"]
+    assert list(json.loads(capsys.readouterr().out)) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge"]
 
 
 def test_report_is_printed(original: ForgeConfig, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def test_whole_chain(done: Report, original: ForgeConfig) -> None:
     assert done.agent.packed == f"{done.agent.path}/siblings/packed" and done.agent.kernel
     assert done.agent.ratio_vs_fp32 > 2 and done.agent.parameters == done.phases[-1].parameters
     names = {path.name for path in original.folder.iterdir()}
-    assert {"run.json", "report.json", "report.md", "data", "cognate", "evomerge", "quiet_star", "bitnet"} <= names
+    assert {"run.json", "report.json", "report.md", "data", "cognate", "evomerge", "quiet_star", "bitnet", "forge"} <= names
     assert not [name for name in names if name.endswith((".work", ".tmp"))]
     assert AutoModelForCausalLM.from_pretrained(done.agent.path).config.num_hidden_layers == 2
 
@@ -87,7 +87,7 @@ def test_same_seed_same_digests(done: Report, tiny: ForgeConfig, lenient: None) 
 
 def test_seed_changes_the_result(done: Report, copy: ForgeConfig) -> None:
     values = copy.model_dump(mode="json") | {"run": "u", "seed": 1}
-    for name in ("data", "cognate", "evomerge", "quiet_star", "bitnet", "evaluation"):
+    for name in ("data", "cognate", "evomerge", "quiet_star", "bitnet", "forge", "evaluation"):
         del values[name]["seed"]
     second = ForgeConfig.parse(values, "test")
     forge(second)
@@ -105,7 +105,7 @@ def test_failed_gate_stops_the_chain_and_says_so(tiny: ForgeConfig, strict: None
     with pytest.raises(GateFailed, match="cognate: gates not met: impossible"):
         forge(tiny)
     report = read_report(tiny.folder)
-    assert [phase.status for phase in report.phases] == ["failed", *["skipped"] * 3] and report.agent is None
+    assert [phase.status for phase in report.phases] == ["failed", *["skipped"] * 4] and report.agent is None
     assert "failed" in (tiny.folder / "report.md").read_text()
     assert not (tiny.folder / "evomerge").exists()
 

@@ -11,7 +11,7 @@ from flows.parameters import ForgeConfig
 from phases import phase
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-SAID = {f"{name}: running": name for name in ("cognate", "evomerge", "quiet_star", "bitnet")}
+SAID = {f"{name}: running": name for name in ("cognate", "evomerge", "quiet_star", "bitnet", "forge")}
 
 
 @pytest.fixture
@@ -57,16 +57,16 @@ def test_nothing_changed_but_the_name(made: Any, done: Report, copy: ForgeConfig
 
 
 def test_changed_setting_of_the_last_phase(made: Any, copy: ForgeConfig) -> None:
-    assert made(changed(copy, bitnet={"warmup": 0.2})) == ["bitnet"]
+    assert made(changed(copy, forge={"patience": 2})) == ["forge"]
 
 
 def test_changed_setting_of_the_first_phase_changes_the_parent_of_the_second(made: Any, copy: ForgeConfig) -> None:
-    assert made(changed(copy, cognate={"seed": 1})) == ["cognate", "evomerge", "quiet_star", "bitnet"]
+    assert made(changed(copy, cognate={"seed": 1})) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge"]
 
 
 def test_changed_source_of_the_last_phase(made: Any, copy: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    edit(monkeypatch, "bitnet")
-    assert made(copy) == ["bitnet"]
+    edit(monkeypatch, "forge")
+    assert made(copy) == ["forge"]
 
 
 def test_changed_source_that_makes_the_same(made: Any, copy: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,12 +75,12 @@ def test_changed_source_that_makes_the_same(made: Any, copy: ForgeConfig, monkey
 
 
 def test_changed_data_reaches_everything(made: Any, copy: ForgeConfig) -> None:
-    assert made(changed(copy, data={"passage_chars": 420})) == ["cognate", "evomerge", "quiet_star", "bitnet"]
+    assert made(changed(copy, data={"passage_chars": 420})) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge"]
 
 
 def test_reuse_may_be_declined(made: Any, copy: ForgeConfig) -> None:
     second = changed(copy).model_copy(update={"reuse": False})
-    assert made(second) == ["cognate", "evomerge", "quiet_star", "bitnet"]
+    assert made(second) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge"]
     assert digests(second) == digests(copy)
 
 

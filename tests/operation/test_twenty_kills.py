@@ -27,6 +27,8 @@ MILESTONES = {
     "quiet_star.judgement.json": "quiet_star's gate",
     "bitnet": "bitnet",
     "bitnet.judgement.json": "bitnet's gate",
+    "forge": "forge",
+    "forge.judgement.json": "forge's gate",
     "report.json": "report",
 }
 """What is being done as long as the file is not there."""

@@ -1,0 +1,159 @@
+"""The judge of phase 5: is the model better for its ten stages, and no worse than one that was merely trained on?
+
+    judge(checkpoint, [parent], data, EvaluationConfig())
+
+The model was reloaded from disk. It has to beat its parent on the text and on the mean of the tasks, each by more than
+two standard errors of the paired difference, may be no worse than the control beyond two of them, and may not have lost
+more than 5 % of the right answers of anything. The control had the same optimizer, rows and schedule without any
+ingredient, for as many more steps as the ingredients cost. A ternary model must have stayed on its lattice.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from evaluation.config import EvaluationConfig
+from evaluation.forge_report import (
+    complexity_table,
+    dream_metrics,
+    dream_table,
+    loop_table,
+    self_metrics,
+    stage_table,
+)
+from evaluation.judgement import Judgement
+from evaluation.measured import Measured, floor_metrics, item_tables, measure, model_metrics, text_floors
+from evaluation.metric import Control, Gate, finite_check, gate, paired_control
+from evaluation.packed_file import file_gates, inspect_packed
+from evaluation.ratio import bits_difference, bits_per_byte, text_control
+from evaluation.retention import TASKS, lost_tasks, retention_metrics, task_retention, task_table
+from evaluation.significance import Difference, stratified_bootstrap
+from evaluation.specialities import NAMES, Units, held_out, matrix_table
+from evaluation.unseen import unseen_losses, unseen_table
+from phases.bitnet.storage import count_off_lattice, is_ternary
+from phases.bitnet.tensors import ternary_names
+from phases.checkpoint import Checkpoint
+from phases.dataset import Dataset
+from phases.errors import CheckpointError
+from phases.forge.history import read_history
+from phases.forge.run import PLAIN
+
+NAME, PARENT = "forge", "parent"
+
+
+def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, config: EvaluationConfig) -> Judgement:
+    """Judge a forge checkpoint. Raises `CheckpointError` when control, history or packed form is missing."""
+    if PLAIN not in checkpoint.siblings:
+        raise CheckpointError(f"{checkpoint.path}: its control {PLAIN} is missing; run the phase again")
+    history = read_history(checkpoint.path)
+    units, tokenizer = held_out(data, config), checkpoint.tokenizer()
+    models = {NAME: checkpoint.model(), PARENT: parents[0].model(), PLAIN: checkpoint.siblings[PLAIN].model()}
+    measured = {NAME: measure(models[NAME], tokenizer, units, config)}
+    finite, finite_gate = finite_check(measured[NAME].not_finite, units.split, len(units.text_NT))
+    if not finite_gate.passed:
+        return Judgement(metrics=(finite,), gates=(finite_gate,))
+    measured |= {name: measure(models[name], tokenizer, units, config) for name in (PARENT, PLAIN)}
+    unseen = {name: unseen_losses(model, tokenizer, data, config) for name, model in models.items()}
+    ours, parent = measured[NAME], measured[PARENT]
+    packed = inspect_packed(checkpoint) if is_ternary(checkpoint.path) else None
+    lattice = (
+        ()
+        if packed is None
+        else file_gates(NAME, count_off_lattice(checkpoint.path, ternary_names(models[NAME])), packed)
+    )
+    scores = {name: found.scores for name, found in measured.items()}
+    return Judgement(
+        metrics=(
+            finite,
+            *model_metrics(NAME, ours, units.split, parent),
+            *retention_metrics(NAME, ours, parent, units),
+            *model_metrics(PARENT, parent, units.split),
+            *model_metrics(PLAIN, measured[PLAIN], units.split),
+            *(() if packed is None else packed.metrics(units.split)),
+            *dream_metrics(history),
+            *self_metrics(history),
+            *floor_metrics(data, units, text_floors(data, units)),
+        ),
+        controls=_controls(measured, checkpoint),
+        gates=(
+            finite_gate,
+            *_better(measured, config),
+            *_not_worse(measured, config),
+            *_no_regression(measured, units, config),
+            *lattice,
+        ),
+        tables={
+            "stages": stage_table(history),
+            **dream_table(history),
+            **loop_table(history),
+            "complexity": complexity_table(models, units.text_NT),
+            "retention": task_table(units, ours, parent, NAME),
+            "unseen": unseen_table(NAME, PARENT, unseen),
+            "matrix": matrix_table(scores),
+            **item_tables(units, scores),
+        },
+    )
+
+
+def _tasks(measured: Mapping[str, Measured], other: str, config: EvaluationConfig) -> Difference:
+    """Mean over the tasks of ours less the other's share of right answers, paired."""
+    pairs = [(measured[NAME].scores[task], measured[other].scores[task]) for task in TASKS]
+    return stratified_bootstrap(pairs, config.resamples, config.seed)
+
+
+def _better(measured: Mapping[str, Measured], config: EvaluationConfig) -> list[Gate]:
+    """Than the parent, on the text and on the mean of the tasks."""
+    saved, stderr = bits_difference(measured[PARENT].text, measured[NAME].text)
+    by = _tasks(measured, PARENT, config)
+    text = f"{PARENT}/bits_per_byte less {NAME}"
+    return [
+        gate("text: better than the parent", text, saved, ">", config.sigmas * (stderr or 0.0)),
+        gate("tasks: better than the parent", f"{NAME}/tasks", by.difference, ">", config.sigmas * by.stderr),
+    ]
+
+
+def _not_worse(measured: Mapping[str, Measured], config: EvaluationConfig) -> list[Gate]:
+    """Than the control, on the text and on the mean of the tasks."""
+    saved, stderr = bits_difference(measured[PLAIN].text, measured[NAME].text)
+    by = _tasks(measured, PLAIN, config)
+    text = f"{PLAIN}/bits_per_byte less {NAME}"
+    return [
+        gate("text: no worse than the control", text, saved, ">=", -config.sigmas * (stderr or 0.0)),
+        gate("tasks: no worse than the control", f"{NAME}/tasks", by.difference, ">=", -config.sigmas * by.stderr),
+    ]
+
+
+def _no_regression(measured: Mapping[str, Measured], units: Units, config: EvaluationConfig) -> list[Gate]:
+    """Of each speciality and of the text what the config allows; of each single task the same beyond its error.
+
+    A single task has some dozens of items: of one answer in fifteen more or less it can tell nothing.
+    """
+    ours, parent = measured[NAME], measured[PARENT]
+    kept = 1 - config.regression
+    gates = [
+        gate(f"{task}: {kept:.0%} of the parent's right answers", f"{NAME}/{task}_retention", share, ">=", kept)
+        for task, (share, _) in task_retention(ours, parent).items()
+    ]
+    allowed = (1 + config.regression) * bits_per_byte(parent.text, PARENT, units.split).value
+    bits = bits_per_byte(ours.text, f"{NAME}/bits_per_byte", units.split)
+    title = f"bits per byte within {config.regression:.0%} of the parent's"
+    lost = lost_tasks(units, ours, parent, kept, config.sigmas)
+    single = f"no single task below {kept:.0%} of the parent's right answers by {config.sigmas:g} standard errors"
+    return [
+        *gates,
+        gate(title, bits.name, bits.value, "<=", allowed),
+        gate(single, ", ".join(lost) or "no task", len(lost), "<=", 0),
+    ]
+
+
+def _controls(measured: Mapping[str, Measured], checkpoint: Checkpoint) -> tuple[Control, ...]:
+    """Ours against the control and against the parent: each task, and −bits per byte, so that more is better."""
+    ours, plain = (c.manifest.get("metrics", {}) for c in (checkpoint, checkpoint.siblings[PLAIN]))
+    spent = (
+        f"{plain.get('tokens', 0):,.0f} tokens ({plain.get('passes', 0):,.0f} passes), "
+        f"ours {ours.get('tokens', 0):,.0f} ({ours.get('passes', 0):,.0f})"
+    )
+    controls: list[Control] = []
+    for name, budget in ((PLAIN, spent), (PARENT, "no further training")):
+        theirs, mine = measured[name], measured[NAME]
+        tasks = (paired_control(name, NAMES[t], mine.scores[t], theirs.scores[t], budget) for t in TASKS)
+        controls += [text_control(name, mine.text, theirs.text, budget), *tasks]
+    return tuple(controls)
