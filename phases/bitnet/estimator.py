@@ -109,7 +109,7 @@ class Quantised:
         x, *rest = args
         # Queries, keys and values read the same tensor, and so do the two halves of a gated layer.
         if self._read is None or self._read[0] is not x:
-            self._read = (x, straight_through(x, quantise_activations(x), self.strength))
+            self._read = (x, straight_through(x, quantise_activations(x.detach()), self.strength))
         return self._read[1], *rest
 
     def _forget(self, *_: object) -> None:

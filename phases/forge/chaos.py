@@ -2,14 +2,14 @@
 
     u_l = h_l / rms(h_l)        λ = (1/L) · ln(‖δu_L‖ / ‖δu_0‖)        h_l the residual stream after l layers
 
-The layers of a pre-norm transformer read u alone, position by position: how large h is goes no further. Without the
-division λ would mostly say how small the embeddings are. What the first layer adds dwarfs them, and a difference
-beside them as well, which raw tangents count as chaos (2 nats of it) and nobody after that layer can tell.
+The layers of a pre-norm transformer read u alone, position by position; how large h is goes no further. Without the
+division λ would mostly say how small the embeddings are: the first layer's output dwarfs them, and its difference
+theirs. As a growth of h that looks like chaos (2 nats in one layer), which no later layer reads and no training steers.
 
 λ says what becomes of a small relative difference. Below 0 it dies away on its way through the depth, above 0 it grows,
-at 0 it is handed on: order, chaos and the edge between them. No scale of the stream changes it, none of its dimensions
-is mixed by turning them. The tangent goes along with one forward pass (forward-mode automatic differentiation), so that
-nothing is perturbed by a finite step and the growth of every layer is exact.
+at 0 it is handed on: order, chaos and the edge between them. Followed in a random direction λ is that of the typical
+difference; the one that grows most is followed by `power`. The tangent goes along with one forward pass (forward-mode
+automatic differentiation), so that nothing is perturbed by a finite step and the growth of every layer is exact.
 
 Following a tangent is the method of Benettin et al. (Meccanica 15, 1980), without their renormalising: a depth of tens
 of layers neither over- nor underflows. In wide random networks it is λ = ½ ln χ with the χ of Poole et al. (arXiv
@@ -51,11 +51,11 @@ def lyapunov_exponent(model: Any, tokens_BT: torch.Tensor, *, directions: int, p
     """The Lyapunov exponent of `model`'s layers, in nats a layer, on rows `tokens_BT` (B, T) on its device.
 
     Each row gets `directions` Gaussian tangents v over its (T, D) normalised embeddings; their growths are averaged as
-    logarithms. δu_0 is v without its part along u_0 at each position, which the norm keeps from changing. With
-    `power` = 0 the value is the growth of a random direction: the logarithm of about the root mean square of the
-    singular values of J, the Jacobian of u_0 → u_L, a lower bound of what the largest gives, at the time of about COST
-    forward passes a direction. Each of `power` iterations v ← JᵀJv / ‖JᵀJv‖ (ITER) turns the tangent
-    towards the direction that grows most, and λ towards ln σ_max(J) / L from below.
+    logarithms. δu_0 is v without its part along u_0 at each position, whose length is fixed. With `power` = 0 the value
+    is the growth of a random direction: the logarithm of about the root mean square of the singular values of J, the
+    Jacobian of u_0 → u_L, a lower bound of what the largest gives, at the time of about four forward passes a
+    direction. Each of `power` iterations v ← JᵀJv / ‖JᵀJv‖ (the time of six) turns the tangent towards the direction
+    that grows most, and λ towards ln σ_max(J) / L from below.
 
     The model is measured as it computes in eval mode. One that trains through the lattice (`Quantised`) counts with
     the straight-through derivative, which training itself uses; the exact derivative of rounding is 0. Same seed, same
@@ -126,11 +126,12 @@ def _read(model: Any, tokens_BT: torch.Tensor, moved_BTD: torch.Tensor) -> list[
 
 def _rms(x_BTD: torch.Tensor) -> torch.Tensor:
     """(B, T, 1) float64."""
-    return x_BTD.double().square().mean(-1, keepdim=True).sqrt()
+    norm_BT1: torch.Tensor = torch.linalg.vector_norm(x_BTD.double(), dim=-1, keepdim=True)
+    return norm_BT1 / math.sqrt(x_BTD.shape[-1])
 
 
 def _normalise(x_BTD: torch.Tensor) -> torch.Tensor:
-    """(B, T, D) float64 of rms 1 at every position; zeros (the embedding of padding) stay zeros, and do not move."""
+    """(B, T, D) float64 of rms 1 at every position; zeros, as padding may be embedded, stay zeros."""
     return x_BTD.double() / _rms(x_BTD).clamp(min=torch.finfo(torch.float64).tiny)
 
 

@@ -43,7 +43,7 @@ class Chaos(StrictModel):
     """Whether the loop acts; off, its stages draw the data's own rows."""
     band: tuple[float, float] = (0.55, 0.75)
     """Share of tasks solved that it steers to."""
-    gain: float = Field(0.3, gt=0)
+    gain: float = Field(0.15, gt=0)
     """How much difficulty (0 easiest, 1 as the data's tasks) moves when success is off the band by 1, a step."""
     smoothing: float = Field(0.8, ge=0, lt=1)
     """Weight of the past in the measured success."""
@@ -56,6 +56,11 @@ class Chaos(StrictModel):
     focus: bool = True
     """Draw tasks in proportion to p · (1 − p) of their success p: what is always or never solved teaches little
     (arXiv 2408.15099). Off: as the data weighs them."""
+    tilt_gain: float = Field(2.0, ge=0)
+    """How fast shares tilt to easier or harder tasks while the success over all is off the band; for tasks that no
+    difficulty brings into it. 0: not at all."""
+    tilt_limit: float = Field(4.0, ge=0)
+    """Largest tilt t of shares · exp(t · success), either way."""
     every: int = Field(5, ge=1)
     """Steps between two measurements of the exponent."""
     rows: int = Field(2, ge=1)
@@ -64,13 +69,13 @@ class Chaos(StrictModel):
     """Random tangent vectors that it is measured along."""
     exponent: float = 0.0
     """The exponent (nats a layer) that its course leads to, from where it stands as the loop begins."""
-    rate_gain: float = Field(1.0, ge=0)
+    rate_gain: float = Field(3.0, ge=0)
     """How strongly the rate follows the exponent's error: factor exp(−gain · error); 0 leaves the rate alone."""
     rate_limits: tuple[float, float] = (0.5, 1.5)
     """Limits of that factor."""
     noise_gain: float = Field(5.0, ge=0)
     """How much noise is added in a step for each nat of the exponent's error; 0: none at all."""
-    noise_limit: float = Field(0.3, ge=0)
+    noise_limit: float = Field(1.0, ge=0)
     """Largest noise on the embeddings, as a share of their own root mean square (NEFTune, arXiv 2310.05914)."""
 
     @model_validator(mode="after")
@@ -126,7 +131,7 @@ class SelfModel(StrictModel):
     """Depth of the layer that is predicted from, as a share of all."""
     target: float = Field(0.84, gt=0, le=1)
     """Depth of the layer that is predicted."""
-    hidden: int = Field(64, ge=0)
+    hidden: int = Field(0, ge=0)
     """Width of the head's hidden layer; 0: linear."""
     what: Literal["later", "random"] = "later"
     """What is predicted: the later layer (no gradient flows into it), or, as a control, a random map of the tokens."""

@@ -41,6 +41,8 @@ class ReplayBuffer:
         self.capacity, self.novelty = capacity, novelty
         self.used = 0
         """Dreams that `rows` has put into rows so far, each as often as it was."""
+        self.kept = 0
+        """Dreams that `offer` has taken in so far."""
         self._entries: dict[tuple[int, ...], Entry] = {}  # by their tokens, the oldest first
         self._grams: Counter[tuple[int, ...]] = Counter()
 
@@ -58,7 +60,9 @@ class ReplayBuffer:
             if dream.tokens not in self._entries:
                 new = (1 - self.novelty) * quality + self.novelty * self._new_share(dream.tokens)
                 self._admit(Entry(dream.tokens, len(dream.prompt.tokens), dream.label, new))
-        return len(self._entries.keys() - before)
+        kept = len(self._entries.keys() - before)
+        self.kept += kept
+        return kept
 
     def _new_share(self, tokens: Sequence[int]) -> float:
         """Share of 3-grams that no dream in the buffer has; 1 when there is none."""
@@ -120,7 +124,7 @@ class ReplayBuffer:
             "tokens": torch.tensor([token for tokens in self._entries for token in tokens], dtype=torch.long),
             "facts": torch.tensor(facts, dtype=torch.long).reshape(-1, 3),
             "priority": torch.tensor([entry.priority for entry in self._entries.values()], dtype=torch.float64),
-            "used": torch.tensor(self.used),
+            "counts": torch.tensor([self.used, self.kept]),
         }
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -132,7 +136,7 @@ class ReplayBuffer:
             dreamt = tuple(tokens[end - size : end])
             self._entries[dreamt] = Entry(dreamt, prompt, label, priority)
         self._grams = Counter(gram for dreamt in self._entries for gram in set(ngrams(dreamt, 3)))
-        self.used = int(state["used"])
+        self.used, self.kept = state["counts"].tolist()
 
 
 def qualities(dreams: Sequence[Dream]) -> list[float]:

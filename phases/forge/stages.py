@@ -8,7 +8,6 @@
 
 import bisect
 import os
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +17,16 @@ from phases.forge.body import Body
 from phases.forge.config import ForgeStage, ForgeTrainingConfig
 from phases.forge.dream_filter import Cycle, sift
 from phases.forge.dreams import Dream, dream, store_prompts
-from phases.forge.history import HISTORY, DreamCycle, History, StageRecord, Standing, read_history, write_history
+from phases.forge.history import (
+    HISTORY,
+    DreamCycle,
+    History,
+    LoopRecord,
+    StageRecord,
+    Standing,
+    read_history,
+    write_history,
+)
 from phases.forge.objective import Forging
 from phases.forge.rows import StageRows
 from phases.forge.standing import open_validation
@@ -86,7 +94,8 @@ class StagedTraining:
         before = self._state()
         before.restore(self.folder, entered.name)
         self.objective.remember(before.memory)
-        spent, used = self.objective.cost, self.source.buffer.used
+        spent, used, kept = self.objective.cost, self.source.buffer.used, self.source.buffer.kept
+        steps, held = self.source.loop.steps, self.source.loop.held
         arrivals, cycle, written = self._dreams(index, stage)
         teacher = self.body.frozen() if stage.dreams and self.config.dreams.enabled else None
         self.source.enter(stage, start, arrivals)
@@ -115,7 +124,8 @@ class StagedTraining:
             loss=done.final_loss,
             tokens=tokens,
             cost=TRAIN_COST * tokens + self.objective.cost - spent + DREAM_COST * written,
-            dreams=cycle and _counted(cycle, self.config.dreams.temperatures, self.source.buffer.used - used),
+            loop=self._loop(steps, held) if self.objective.controlled else None,
+            dreams=cycle and self._counted(cycle, used, kept),
         )
         if taken_back:
             _link(entered, self.folder / STATE)
@@ -131,6 +141,34 @@ class StagedTraining:
         written = dream(self.body.frozen(), self.data.tokenizer, prompts, config, self.config.seed, cycle)
         kept, counted = sift(written, config)
         return kept, counted, sum(len(one.tokens) for one in written)
+
+    def _counted(self, cycle: Cycle, used: int, kept: int) -> DreamCycle:
+        """A cycle's numbers; `used` and `kept` are the buffer's counts before the stage."""
+        pairs = zip(self.config.dreams.temperatures, cycle.by_temperature, strict=True)
+        return DreamCycle(
+            written=cycle.written,
+            valid=cycle.valid,
+            kept=self.source.buffer.kept - kept,
+            used=self.source.buffer.used - used,
+            refused=dict(cycle.refused),
+            floor=cycle.floor,
+            valid_by_temperature={str(t): valid / max(1, written) for t, (written, valid) in pairs},
+            diversity=cycle.diversity,
+        )
+
+    def _loop(self, steps: int, held: int) -> LoopRecord:
+        """The loop as a stage ended; `steps` and `held` are its counts before."""
+        loop = self.source.loop
+        return LoopRecord(
+            steps=loop.steps - steps,
+            held=loop.held - held,
+            success=loop.success,
+            difficulty=loop.difficulty,
+            exponent=loop.exponent,
+            reference=loop.reference,
+            rate=loop.rate,
+            noise=loop.noise,
+        )
 
     def _course(self, index: int) -> tuple[int, int]:
         """(step at which the loop's course would have begun without pauses, its length in steps)."""
@@ -174,20 +212,6 @@ def _standing(history: History) -> Standing | None:
     """Where the model stands after the stages that are done."""
     last = history.stages[-1] if history.stages else None
     return None if last is None else last.entry if last.taken_back else last.exit
-
-
-def _counted(cycle: Cycle, temperatures: Sequence[float], used: int) -> DreamCycle:
-    pairs = zip(temperatures, cycle.by_temperature, strict=True)
-    return DreamCycle(
-        written=cycle.written,
-        valid=cycle.valid,
-        kept=cycle.kept,
-        used=used,
-        refused=dict(cycle.refused),
-        floor=cycle.floor,
-        valid_by_temperature={str(t): valid / max(1, written) for t, (written, valid) in pairs},
-        diversity=cycle.diversity,
-    )
 
 
 def _link(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from statistics import mean, stdev
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.autograd.functional import jacobian
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaForCausalLM
 
@@ -18,55 +20,81 @@ from phases.errors import TrainingError
 from phases.forge.chaos import lyapunov_exponent
 
 TOKENS = torch.randint(257, (2, 6), generator=torch.Generator().manual_seed(0))
+Path = Callable[[torch.Tensor], list[torch.Tensor]]
 
 
 class Body(nn.Module):
-    """Linear maps as decoder layers; `packed`: in tuples, as some families return their states."""
+    """Linear maps as decoder layers."""
 
-    def __init__(self, matrices: tuple[torch.Tensor, ...], packed: bool) -> None:
+    def __init__(self, matrices: tuple[torch.Tensor, ...]) -> None:
         super().__init__()
-        self.embed, self.packed = nn.Embedding(257, matrices[0].shape[1]), packed
+        self.embed = nn.Embedding(257, matrices[0].shape[1])
         self.layers = nn.ModuleList(nn.Linear(*m.shape, bias=False) for m in matrices)
         for layer, matrix in zip(self.layers, matrices, strict=True):
             layer.weight.data = matrix
-            if packed:
-                layer.register_forward_hook(lambda module, args, output: (output, None))
 
-    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> torch.Tensor:
-        x = self.embed(input_ids)
+    def forward(self, input_ids: Any = None, inputs_embeds: Any = None, use_cache: bool = False) -> None:
+        x = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
         for layer in self.layers:
-            x = layer(x)[0] if self.packed else layer(x)
-        return x
+            x = plain(layer(x))
 
 
-def maps(*matrices: torch.Tensor, packed: bool = False) -> Any:
+def plain(output: Any) -> Any:
+    """The states of a layer, which some families return in a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def maps(*matrices: torch.Tensor) -> Any:
     """A model whose Jacobians are known."""
-    model = nn.Module()
-    model.base_model = Body(matrices, packed)
+    torch.manual_seed(2)
+    model: Any = nn.Module()
+    model.base_model = Body(matrices)
     model.config = SimpleNamespace(num_hidden_layers=len(matrices), hidden_size=matrices[0].shape[1])
     return model
 
 
 def random_maps(count: int, width: int) -> list[torch.Tensor]:
-    return list(torch.randn(count, width, width, generator=torch.Generator().manual_seed(4)))
+    return list(torch.randn(count, width, width, generator=seeded(4)))
 
 
-def direction(model: Any, seed: int, tokens_BT: torch.Tensor = TOKENS) -> torch.Tensor:
-    """The tangent that a seed gives."""
-    size = (*tokens_BT.shape, model.config.hidden_size)
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+def embed(model: Any, tokens_BT: torch.Tensor = TOKENS) -> Any:
+    return next(m for m in model.modules() if isinstance(m, nn.Embedding))(tokens_BT).detach()
 
 
-def run(model: Any, embedded_BTD: torch.Tensor) -> list[torch.Tensor]:
-    """The states after every layer, from what stands in place of the embeddings."""
-    states: list[torch.Tensor] = []
-    stack = model.model.layers if hasattr(model, "model") else model.gpt_neox.layers
-    hooks = [layer.register_forward_hook(lambda m, a, out: states.append(out)) for layer in stack]
-    with sdpa_kernel(SDPBackend.MATH):
-        model(inputs_embeds=embedded_BTD, use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    return states
+def path(model: Any, embedded_BTD: torch.Tensor) -> Path:
+    """v ↦ [u_0, …, u_L], each of rms 1, where u_0 is moved by v over its sphere: the map that λ is the exponent of."""
+    rms = embedded_BTD.square().mean(-1, keepdim=True).sqrt()
+    stack = next(m for m in model.base_model.children() if isinstance(m, nn.ModuleList))
+
+    def follow(moved_BTD: torch.Tensor) -> list[torch.Tensor]:
+        moved = embedded_BTD / rms + moved_BTD.to(rms)
+        states = [rms * moved / moved.square().mean(-1, keepdim=True).sqrt()]
+        keep = [m.register_forward_hook(lambda m, a, y: states.append(plain(y))) for m in stack]
+        with sdpa_kernel(SDPBackend.MATH):
+            model.base_model(inputs_embeds=states[0], use_cache=False)
+        for hook in keep:
+            hook.remove()
+        return [h.double() / h.double().square().mean(-1, keepdim=True).sqrt() for h in states]
+
+    return follow
+
+
+def jacobians(model: Any, tokens_BT: torch.Tensor = TOKENS) -> list[torch.Tensor]:
+    """(T·D, T·D) of every row: all of u_0 → u_L, in reverse mode."""
+    paths = [path(model, row) for row in embed(model, tokens_BT).split(1)]
+    zero = torch.zeros(1, tokens_BT.shape[1], model.config.hidden_size, dtype=torch.float64)
+    return [jacobian(lambda v, f=follow: f(v)[-1].flatten(), zero).flatten(1) for follow in paths]
+
+
+def direction(model: Any, generator: torch.Generator, tokens_BT: torch.Tensor = TOKENS) -> torch.Tensor:
+    """The next Gaussian tangent, without the part along the embedding of each position."""
+    along = nn.functional.normalize(embed(model, tokens_BT).double(), dim=-1)
+    tangent = torch.randn(along.shape, generator=generator, dtype=torch.float64)
+    return tangent - along * (along * tangent).sum(-1, keepdim=True)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def make_neox() -> Any:
@@ -76,41 +104,66 @@ def make_neox() -> Any:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_with_power_it_is_the_largest_singular_value_of_the_product(packed: bool) -> None:
-    first, second, third = random_maps(3, 6)
-    model = maps(first, second, third, packed=packed)
-    found = lyapunov_exponent(model, TOKENS, directions=2, power=40, seed=0)
-    largest = torch.linalg.svdvals(third @ second @ first)[0]
-    assert found.value == pytest.approx(math.log(largest) / 3, abs=1e-5)
+def test_with_power_it_is_the_largest_singular_value(packed: bool) -> None:
+    model, tokens = maps(*random_maps(3, 6)), TOKENS[:, :2]
+    for layer in model.base_model.layers if packed else ():
+        layer.register_forward_hook(lambda module, args, output: (output, None))
+    found = lyapunov_exponent(model, tokens, directions=2, power=40, seed=0)
+    largest = torch.stack([torch.linalg.matrix_norm(j, 2).log() for j in jacobians(model, tokens)])
+    assert found.value == pytest.approx(float(largest.mean()) / 3, abs=1e-5)
     assert sum(found.growth_L) == pytest.approx(3 * found.value)
-    less = [lyapunov_exponent(model, TOKENS, directions=2, power=p, seed=0).value for p in (0, 1, 2)]
+    less = [lyapunov_exponent(model, tokens, directions=2, power=p, seed=0).value for p in (0, 1, 2)]
     assert less == sorted(less) and less[-1] < found.value
 
 
-def test_a_random_direction_in_the_plane_has_a_closed_form() -> None:
-    """∫ ½ ln(a² cos² θ + b² sin² θ) dθ / 2π = ln((a + b) / 2)."""
-    rotation = torch.linalg.qr(random_maps(1, 2)[0])[0]
-    model = maps(rotation @ torch.diag(torch.tensor([3.0, 0.5])))
-    tokens = torch.zeros(1500, 1, dtype=torch.long)
-    found = lyapunov_exponent(model, tokens, directions=2, seed=1)
-    theta = torch.arange(0, 2 * math.pi, 1e-4, dtype=torch.float64)
-    growth = (9 * theta.cos() ** 2 + 0.25 * theta.sin() ** 2).log() / 2
-    assert growth.mean() == pytest.approx(math.log(1.75), abs=1e-4)
-    assert found.stderr == pytest.approx(float(growth.std()) / math.sqrt(3000), rel=0.05)
-    assert abs(found.value - math.log(1.75)) < 3 * found.stderr
+def test_the_mean_is_over_rows_and_directions() -> None:
+    model, generator, growths = maps(*random_maps(2, 6)), seeded(8), []
+    for _ in range(3):
+        first = direction(model, generator).flatten(1)
+        growths += [float(((j @ v).norm() / v.norm()).log()) / 2 for j, v in zip(jacobians(model), first, strict=True)]
+    found = lyapunov_exponent(model, TOKENS, directions=3, seed=8)
+    assert found.value == pytest.approx(mean(growths), abs=1e-6)
+    assert found.stderr == pytest.approx(stdev(growths) / math.sqrt(6), abs=1e-6)
+    assert lyapunov_exponent(model, TOKENS[:1], directions=1, seed=8).stderr is None
 
 
-def test_a_random_direction_among_many_grows_as_the_root_mean_square() -> None:
-    (matrix,) = random_maps(1, 48)
-    found = lyapunov_exponent(maps(matrix), torch.zeros(4, 64, dtype=torch.long), directions=4, seed=1)
-    assert found.value == pytest.approx(float((matrix.norm() / math.sqrt(48)).log()), abs=0.01)
+def test_a_random_direction_grows_as_the_root_mean_square_over_the_sphere() -> None:
+    model, tokens = maps(*random_maps(1, 12)), torch.zeros(4, 256, dtype=torch.long)
+    (jacobian_DD,) = jacobians(model, tokens[:1, :1])
+    found = lyapunov_exponent(model, tokens, directions=4, seed=1)
+    assert found.value == pytest.approx(float((jacobian_DD.norm() / math.sqrt(11)).log()), abs=0.01)
 
 
-def test_scaled_states_have_the_scales_exponents() -> None:
-    found = lyapunov_exponent(maps(3 * torch.eye(4), -0.5 * torch.eye(4)), TOKENS, directions=2, seed=0)
-    assert found.growth_L == pytest.approx((math.log(3), math.log(0.5)))
-    assert found.value == pytest.approx(math.log(1.5) / 2) and found.stderr == pytest.approx(0, abs=1e-6)
-    assert lyapunov_exponent(maps(torch.eye(4)), TOKENS[:1], directions=1, seed=0).stderr is None
+@pytest.mark.parametrize("power", [0, 2])
+def test_in_the_plane_an_angle_has_a_closed_form(power: int) -> None:
+    """The angle of M x turns by |det M| · ‖x‖² / ‖M x‖² of what the angle of x turns by, whatever the tangent."""
+    model, tokens = maps(*random_maps(2, 2)), torch.arange(9).unsqueeze(1)
+    x, growths = embed(model, tokens)[:, 0], []
+    for layer in model.base_model.layers:
+        y = layer(x)
+        growths.append((layer.weight.det().abs() * x.square().sum(1) / y.square().sum(1)).log().mean().item())
+        x = y
+    assert lyapunov_exponent(model, tokens, directions=2, power=power, seed=1).growth_L == pytest.approx(
+        growths, abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(("place", "value"), [((1.0, 0.0), -math.log(4)), ((0.0, 1.0), math.log(4))])
+@pytest.mark.parametrize("power", [0, 1])
+def test_to_and_from_a_fixed_direction(place: tuple[float, float], value: float, power: int) -> None:
+    """The axes are fixed, of one the differences shrink. Zeros before it (padding) neither move nor count."""
+    model = maps(*[torch.diag(torch.tensor([2.0, 0.5]))] * 3)
+    model.base_model.embed.weight.data[:2] = torch.tensor([(0.0, 0.0), place])
+    found = lyapunov_exponent(model, torch.tensor([[0, 1]]), directions=2, power=power, seed=0)
+    assert found.growth_L == pytest.approx([value] * 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("power", [0, 2])
+def test_scales_and_rotations_are_at_the_edge(power: int) -> None:
+    rotation = torch.linalg.qr(random_maps(1, 6)[0])[0]
+    model = maps(3 * torch.eye(6), rotation, -0.5 * torch.eye(6), 7 * rotation)
+    found = lyapunov_exponent(model, TOKENS, directions=2, power=power, seed=0)
+    assert found.growth_L == pytest.approx([0] * 4, abs=1e-6) and found.stderr == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("power", [0, 2])
@@ -122,41 +175,49 @@ def test_layers_that_add_nothing_are_at_the_edge(tiny_model: LlamaForCausalLM, p
     assert found.value == 0 and found.growth_L == (0, 0, 0)
 
 
+def test_a_positions_scale_is_nothing_to_layers_of_degree_one() -> None:
+    model = maps(*random_maps(2, 6))
+    before = lyapunov_exponent(model, TOKENS, directions=2, seed=0)
+    model.base_model.embed.weight.data *= torch.logspace(-2, 2, 257).unsqueeze(1)
+    assert lyapunov_exponent(model, TOKENS, directions=2, seed=0).growth_L == pytest.approx(before.growth_L, abs=1e-5)
+
+
+def test_the_streams_scale_is_nothing_to_a_pre_norm_decoder(make_model: Callable[..., Any]) -> None:
+    """Embeddings × 4, a first layer that adds × 4 and hands on / 64, a second that adds / 16: the same u everywhere."""
+    model = make_model("llama", rms_norm_eps=0.0)
+    before = lyapunov_exponent(model, TOKENS, directions=2, power=1, seed=0)
+    model.model.embed_tokens.weight.data *= 4
+    for layer, factor in zip(model.model.layers, (4, 1 / 16), strict=True):
+        layer.self_attn.o_proj.weight.data *= factor
+        layer.mlp.down_proj.weight.data *= factor
+    model.model.layers[0].register_forward_hook(lambda module, args, output: output / 64)
+    after = lyapunov_exponent(model, TOKENS, directions=2, power=1, seed=0)
+    assert after.growth_L == pytest.approx(before.growth_L, abs=1e-5) and after.value != 0
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen3", "neox"])
-def test_growths_are_finite_differences_and_autograds_own(make_model: Callable[..., Any], family: str) -> None:
+def test_growths_are_finite_differences(make_model: Callable[..., Any], family: str) -> None:
     model = (make_neox() if family == "neox" else make_model(family)).double()
-    tangent = direction(model, 7).double()
-    embedded = model.get_input_embeddings()(TOKENS).detach()
+    tangent, follow = direction(model, seeded(7)), path(model, embed(model))
     with torch.no_grad():
-        ahead, back = (run(model, embedded + step * tangent) for step in (1e-4, -1e-4))
-    norms = [tangent.norm(dim=(1, 2)), *((a - b).norm(dim=(1, 2)) / 2e-4 for a, b in zip(ahead, back, strict=True))]
+        ahead, back = (follow(step * tangent) for step in (1e-4, -1e-4))
+    norms = [(a - b).norm(dim=(1, 2)) for a, b in zip(ahead, back, strict=True)]
     growth_LB = torch.stack(norms).log().diff(dim=0)
     found = lyapunov_exponent(model, TOKENS, directions=1, seed=7)
     assert found.growth_L == pytest.approx(growth_LB.mean(1).tolist(), abs=5e-5)
-    assert found.value == pytest.approx(float(growth_LB.mean()), abs=5e-5)
-    assert found.stderr == pytest.approx(float((growth_LB[:, 0] - growth_LB[:, 1]).mean().abs()) / 2, rel=1e-3)
-    pushed = torch.autograd.functional.jvp(lambda x: run(model, x)[-1], embedded, tangent)[1]
-    total = (pushed.norm(dim=(1, 2)) / tangent.norm(dim=(1, 2))).log().mean()
-    assert sum(found.growth_L) == pytest.approx(float(total), abs=1e-6)  # their norms compute in float32
 
 
-@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_through_the_lattice_it_is_what_training_differentiates(tiny_model: LlamaForCausalLM, strength: float) -> None:
-    """The Jacobian of the straight-through surrogate, row by row in reverse mode."""
-    quantised = Quantised(tiny_model, Quantisation(group=16))
-    quantised.set_strength(strength)
+    """The Jacobian of the straight-through surrogate; at strength 0 that of the model itself."""
+    Quantised(tiny_model, Quantisation(group=16)).set_strength(strength)
     tokens = TOKENS[:, :3]
-    embedded = tiny_model.get_input_embeddings()(tokens).detach()
-    jacobians = []
-    for row in range(2):
-        x = embedded[row : row + 1].clone().requires_grad_()
-        last = run(tiny_model, x)[-1].flatten()
-        jacobians.append(torch.stack([torch.autograd.grad(y, x, retain_graph=True)[0].flatten() for y in last]))
-    tangent = direction(tiny_model, 2, tokens).flatten(1)
-    growths = [((j @ v).norm() / v.norm()).log() for j, v in zip(jacobians, tangent, strict=True)]
+    rows = jacobians(tiny_model, tokens)
+    first = direction(tiny_model, seeded(2), tokens).flatten(1)
+    growths = [((j @ v).norm() / v.norm()).log() for j, v in zip(rows, first, strict=True)]
     found = lyapunov_exponent(tiny_model.train(), tokens, directions=1, seed=2)
     assert 3 * found.value == pytest.approx(float(sum(growths)) / 2, abs=1e-5)
-    largest = [float(torch.linalg.svdvals(j)[0].log()) for j in jacobians]
+    largest = [float(torch.linalg.matrix_norm(j, 2).log()) for j in rows]
     found = lyapunov_exponent(tiny_model, tokens, directions=1, power=40, seed=2)
     assert 3 * found.value == pytest.approx(sum(largest) / 2, abs=1e-3)
 
@@ -191,7 +252,7 @@ def test_nothing_is_touched_and_the_seed_decides(make_model: Callable[..., Any])
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-@pytest.mark.parametrize(("value", "growth"), [(math.nan, "nan"), (0.0, "-inf"), (1e30, "inf")])
+@pytest.mark.parametrize(("value", "growth"), [(math.nan, "nan"), (0.0, "-inf"), (1e30, "nan")])
 def test_what_is_not_finite_is_an_error(value: float, growth: str) -> None:
     model = maps(torch.eye(4), value * torch.eye(4), value * torch.eye(4)).train()
     with pytest.raises(TrainingError, match=rf"layer [12] .* exp\({growth}\)"):

@@ -15,9 +15,11 @@ from phases.forge.controller import (
     focused,
     moved_difficulty,
     moved_noise,
+    moved_tilt,
     rate_factor,
     reference_course,
     smoothed,
+    tilted,
 )
 
 BAND = Chaos().band
@@ -82,7 +84,7 @@ def test_two_updates_by_hand() -> None:
     success = {"a": (0.5 * 1 + 2) / (0.5 * 4 + 2), "b": (0.5 * 9 + 0) / (0.5 * 10 + 1)}  # 0.625 and 0.75: in the band
     assert loop.success == pytest.approx(success | {"c": None})
     assert loop.difficulty == pytest.approx({"a": 0.85, "b": 1.075, "c": 1.0})
-    assert loop.curves()["success"] == pytest.approx((0.625 + 0.75) / 2)
+    assert loop.curves()["success"] == pytest.approx((2.5 + 4.5) / (4 + 6))  # every item asked has the same say
     assert "success/c" not in loop.curves()
 
 
@@ -124,7 +126,7 @@ def test_the_exponent_returns_to_its_course_and_without_noise_it_does_not() -> N
 
 
 def test_too_large_an_exponent_slows_the_rate_and_adds_noise() -> None:
-    loop = Loop(Chaos(exponent=0.2), {"t": 1.0})
+    loop = Loop(Chaos(exponent=0.2, rate_gain=1.0), {"t": 1.0})
     assert (loop.rate, loop.noise, loop.reference) == (1.0, 0.0, None)
     loop.observe_exponent(0.4, 0.0)
     assert (loop.rate, loop.noise, loop.reference) == (1.0, 0.0, 0.4)
@@ -147,13 +149,38 @@ def test_the_parts_of_the_exponents_loop() -> None:
 
 
 def test_shares_follow_the_variance_of_success_and_none_starves() -> None:
-    loop = Loop(Chaos(), {"half": 1.0, "often": 1.0, "never": 1.0, "unseen": 4.0})
+    loop = Loop(Chaos(tilt_gain=0.0), {"half": 1.0, "often": 1.0, "never": 1.0, "unseen": 4.0})
     loop.observe_success(counts(5, 8, 0, 0), counts(10, 10, 10, 0))
     total = 0.25 + 0.16 + LEAST + 0.25
     shares = {"half": 0.25 / total, "often": 0.16 / total, "never": LEAST / total, "unseen": 0.25 / total}
     assert loop.shares == pytest.approx(shares)
     assert focused([]) == []
     assert Loop(Chaos(focus=False), {"a": 1.0, "b": 3.0}).shares == {"a": 0.25, "b": 0.75}
+
+
+def test_the_tilt_by_hand() -> None:
+    assert moved_tilt(0.5, 0.45, BAND, 2.0, 4.0) == pytest.approx(0.5 + 2 * 0.1)  # too hard: towards the easier
+    assert moved_tilt(0.5, 0.85, BAND, 2.0, 4.0) == pytest.approx(0.5 - 2 * 0.1)
+    assert moved_tilt(0.5, 0.6, BAND, 2.0, 4.0) == 0.5
+    assert moved_tilt(3.9, 0.0, BAND, 2.0, 4.0) == 4 and moved_tilt(-3.9, 1.0, BAND, 2.0, 4.0) == -4
+    odds = math.exp(2 * (0.9 - 0.1)) * 0.2 / 0.8
+    assert tilted([0.2, 0.8], [0.9, 0.1], 2.0) == pytest.approx([odds / (1 + odds), 1 / (1 + odds)])
+    assert tilted([0.5, 0.5], [1.0, None], 3.0) == tilted([0.5, 0.5], [1.0, 0.5], 3.0)
+
+
+@pytest.mark.parametrize("chances", [(0.95, 0.1), (0.9, 0.85, 0.05), (0.3, 1.0)])
+def test_tasks_that_no_difficulty_helps_are_mixed_until_the_whole_is_in_the_band(chances: tuple[float, ...]) -> None:
+    def held(gain: float) -> float:
+        rng = np.random.default_rng(2)
+        loop = Loop(Chaos(tilt_gain=gain, focus=False), {str(k): 1.0 for k in range(len(chances))})
+        for _ in range(200):
+            asked = rng.multinomial(40, list(loop.shares.values()))
+            loop.observe_success(counts(*rng.binomial(asked, chances)), counts(*asked))
+        assert loop.steps == 200
+        return loop.held / loop.steps
+
+    # Even shares give .525, .6 and .65: only the first of them is off the band by itself.
+    assert held(0.5) > 0.85 and (held(0.5) > held(0.0) or sum(chances) / len(chances) > BAND[0])
 
 
 def test_the_state_comes_back_bit_for_bit() -> None:

@@ -156,6 +156,7 @@ def test_recall_is_guarded_by_its_pairs_whatever_is_asked() -> None:
 def test_items_are_deterministic_and_unlike_the_datas_own() -> None:
     first, again, other = (fresh_items(SMALL, [0, 1], 50, seed, []) for seed in (0, 0, 1))
     assert first == again != other
+    assert any(";" in item.answer for item in first["recall"][1])  # several keys are asked for, as in training
     task = DEFAULT_REASONING[2]
     own = {item.key for item in reasoning_items(task, {"train": 200}, 0)["train"]}
     fresh = fresh_items(TasksConfig(reasoning=(task,)), [1, 1], 200, 0, [])[task.name]

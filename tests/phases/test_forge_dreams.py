@@ -138,6 +138,7 @@ def test_text_is_refused_by_likelihood_and_by_repetition() -> None:
     assert refusal(replace(fine, nats=0.04), CONFIG) == "too_probable"
     assert refusal(replace(fine, nats=5.0), CONFIG) is refusal(replace(fine, nats=0.05), CONFIG) is None
     assert refusal(text_dream(1, 1, 1, 1, 1), CONFIG) == "repetitive"  # 1 of 3 distinct
+    assert refusal(text_dream(1, 1, 1, 2, 1, 2, 2, 2, 1, 1), CONFIG) is None  # 8 of 8, though only 4 of 9 pairs
     assert distinct_share((1, 2, 1, 2, 1, 2), 3) == 2 / 4 and distinct_share((1, 2), 3) == 1
 
 
