@@ -1,7 +1,10 @@
 """The straight-through estimator: values on the lattice, gradients as if it were not there, and back."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch.autograd import forward_ad
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from phases.bitnet.config import Quantisation
@@ -23,6 +26,23 @@ def test_straight_through(strength: float) -> None:
         assert torch.equal(value, quantised)  # not beside the lattice by a rounding error
     (gradient,) = torch.autograd.grad((value * 3).sum(), latent)
     assert (gradient == 3).all()
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+def test_forward_mode_is_the_adjoint_of_its_backward(strength: float) -> None:
+    x, u, v = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x.requires_grad_()
+
+    def surrogate(x: torch.Tensor) -> torch.Tensor:
+        bent = x.tanh()
+        return straight_through(bent, quantise_activations(bent), strength) ** 2
+
+    (pulled,) = torch.autograd.grad(surrogate(x), x, u)
+    dual: Any = forward_ad
+    with dual.dual_level():
+        value, pushed = dual.unpack_dual(surrogate(dual.make_dual(x, v)))
+    assert torch.equal(value, surrogate(x))
+    torch.testing.assert_close((u * pushed).sum(), (pulled * v).sum())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler that this import brings along

@@ -168,19 +168,22 @@ def test_the_tilt_by_hand() -> None:
     assert tilted([0.5, 0.5], [1.0, None], 3.0) == tilted([0.5, 0.5], [1.0, 0.5], 3.0)
 
 
-@pytest.mark.parametrize("chances", [(0.95, 0.1), (0.9, 0.85, 0.05), (0.3, 1.0)])
+@pytest.mark.parametrize("chances", [(0.95, 0.1), (0.9, 0.3, 0.05), (0.98, 0.9, 0.5)])
 def test_tasks_that_no_difficulty_helps_are_mixed_until_the_whole_is_in_the_band(chances: tuple[float, ...]) -> None:
-    def held(gain: float) -> float:
+    def success(gain: float) -> float:
+        """Mean over the last hundred steps; the tasks are solved as often at any difficulty."""
         rng = np.random.default_rng(2)
         loop = Loop(Chaos(tilt_gain=gain, focus=False), {str(k): 1.0 for k in range(len(chances))})
-        for _ in range(200):
+        means = []
+        for _ in range(300):
             asked = rng.multinomial(40, list(loop.shares.values()))
             loop.observe_success(counts(*rng.binomial(asked, chances)), counts(*asked))
-        assert loop.steps == 200
-        return loop.held / loop.steps
+            means.append(loop.overall)
+        assert loop.steps == 300 and 0 < loop.held <= 300 or gain == 0
+        return float(np.mean(means[-100:]))
 
-    # Even shares give .525, .6 and .65: only the first of them is off the band by itself.
-    assert held(0.5) > 0.85 and (held(0.5) > held(0.0) or sum(chances) / len(chances) > BAND[0])
+    assert BAND[0] - 0.01 < success(0.5) < BAND[1] + 0.01
+    assert not BAND[0] < success(0.0) < BAND[1]
 
 
 def test_the_state_comes_back_bit_for_bit() -> None:
