@@ -73,8 +73,8 @@ class Chaos(StrictModel):
     """How strongly the rate follows the exponent's error: factor exp(−gain · error); 0 leaves the rate alone."""
     rate_limits: tuple[float, float] = (0.5, 1.5)
     """Limits of that factor."""
-    noise_gain: float = Field(5.0, ge=0)
-    """How much noise is added in a step for each nat of the exponent's error; 0: none at all."""
+    noise_gain: float = Field(2.0, ge=0)
+    """How much the noise moves at a measurement for each nat of the exponent's error; 0: there is none at all."""
     noise_limit: float = Field(1.0, ge=0)
     """Largest noise on the embeddings, as a share of their own root mean square (NEFTune, arXiv 2310.05914)."""
 

@@ -126,7 +126,7 @@ def test_the_exponent_returns_to_its_course_and_without_noise_it_does_not() -> N
 
 
 def test_too_large_an_exponent_slows_the_rate_and_adds_noise() -> None:
-    loop = Loop(Chaos(exponent=0.2, rate_gain=1.0), {"t": 1.0})
+    loop = Loop(Chaos(exponent=0.2, rate_gain=1.0, noise_gain=5.0), {"t": 1.0})
     assert (loop.rate, loop.noise, loop.reference) == (1.0, 0.0, None)
     loop.observe_exponent(0.4, 0.0)
     assert (loop.rate, loop.noise, loop.reference) == (1.0, 0.0, 0.4)
