@@ -2,13 +2,17 @@
 
     judge(checkpoint, [parent], data, EvaluationConfig())
 
-The model was reloaded from disk. It has to beat its parent on the text and on the mean of the tasks, each by more than
-two standard errors of the paired difference, may be no worse than the control beyond two of them, and may not have lost
-more than 5 % of the right answers of anything. The control had the same optimizer, rows and schedule without any
+The model was reloaded from disk. It has to beat its parent by more than two standard errors of the paired difference on
+the text and on the tasks' right answers, in nats, which tell more from as many items than right or wrong does. In
+neither, nor in answers that it writes itself, may it be worse than the control or the parent beyond two of them, and it
+may not have lost more than 5 % of the right answers of anything. The control had the same optimizer, rows and schedule without any
 ingredient, for as many more steps as the ingredients cost. A ternary model must have stayed on its lattice.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from evaluation.config import EvaluationConfig
 from evaluation.forge_report import (
@@ -21,7 +25,7 @@ from evaluation.forge_report import (
 )
 from evaluation.judgement import Judgement
 from evaluation.measured import Measured, floor_metrics, item_tables, measure, model_metrics, text_floors
-from evaluation.metric import Control, Gate, finite_check, gate, paired_control
+from evaluation.metric import Control, Gate, Metric, Values, finite_check, gate, mean_metric, paired_control
 from evaluation.packed_file import file_gates, inspect_packed
 from evaluation.ratio import bits_difference, bits_per_byte, text_control
 from evaluation.retention import TASKS, lost_tasks, retention_metrics, task_retention, task_table
@@ -35,8 +39,12 @@ from phases.dataset import Dataset
 from phases.errors import CheckpointError
 from phases.forge.history import read_history
 from phases.forge.run import PLAIN
+from phases.probe import answer_losses, encode_items
 
 NAME, PARENT = "forge", "parent"
+TITLES = {PARENT: "parent", PLAIN: "control"}
+Answers = Mapping[str, Values]
+"""Task to (n,) nats a token of its items' right answers."""
 
 
 def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, config: EvaluationConfig) -> Judgement:
@@ -51,6 +59,7 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
     if not finite_gate.passed:
         return Judgement(metrics=(finite,), gates=(finite_gate,))
     measured |= {name: measure(models[name], tokenizer, units, config) for name in (PARENT, PLAIN)}
+    answers = {name: _answers(model, tokenizer, units) for name, model in models.items()}
     unseen = {name: unseen_losses(model, tokenizer, data, config) for name, model in models.items()}
     ours, parent = measured[NAME], measured[PARENT]
     packed = inspect_packed(checkpoint) if is_ternary(checkpoint.path) else None
@@ -67,16 +76,17 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
             *retention_metrics(NAME, ours, parent, units),
             *model_metrics(PARENT, parent, units.split),
             *model_metrics(PLAIN, measured[PLAIN], units.split),
+            *_answer_metrics(answers, units.split),
             *(() if packed is None else packed.metrics(units.split)),
             *dream_metrics(history),
             *self_metrics(history),
             *floor_metrics(data, units, text_floors(data, units)),
         ),
-        controls=_controls(measured, checkpoint),
+        controls=_controls(measured, answers, checkpoint),
         gates=(
             finite_gate,
-            *_better(measured, config),
-            *_not_worse(measured, config),
+            *_comparison(measured, answers, PARENT, True, config),
+            *_comparison(measured, answers, PLAIN, False, config),
             *_no_regression(measured, units, config),
             *lattice,
         ),
@@ -93,32 +103,37 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
     )
 
 
-def _tasks(measured: Mapping[str, Measured], other: str, config: EvaluationConfig) -> Difference:
-    """Mean over the tasks of ours less the other's share of right answers, paired."""
-    pairs = [(measured[NAME].scores[task], measured[other].scores[task]) for task in TASKS]
+def _comparison(
+    measured: Mapping[str, Measured], answers: Mapping[str, Answers], other: str, better: bool, config: EvaluationConfig
+) -> list[Gate]:
+    """Gates of ours against another model: bits per byte and nats of the right answers (`better`: beyond the errors,
+    else no worse beyond them), and the share of answers that are right, no worse beyond them.
+    """
+    saved, stderr = bits_difference(measured[other].text, measured[NAME].text)
+    ours, theirs = measured[NAME].scores, measured[other].scores
+    nats = _mean([(answers[other][task], answers[NAME][task]) for task in TASKS], config)
+    right = _mean([(ours[task], theirs[task]) for task in TASKS], config)
+    found = {
+        "text": (f"{other}/bits_per_byte less {NAME}'s", saved, stderr or 0.0),
+        "answers": (f"{other}/answer_nats less {NAME}'s", nats.difference, nats.stderr),
+    }
+    sign, word, comparison = (1, "better than", ">") if better else (-1, "no worse than", ">=")
+    gates = [
+        gate(f"{what}: {word} the {TITLES[other]}", metric, value, comparison, sign * config.sigmas * error)
+        for what, (metric, value, error) in found.items()
+    ]
+    title, metric = f"tasks: no worse than the {TITLES[other]}", f"{NAME}/right answers less {other}'s"
+    return [*gates, gate(title, metric, right.difference, ">=", -config.sigmas * right.stderr)]
+
+
+def _mean(pairs: Sequence[tuple[Values, Values]], config: EvaluationConfig) -> Difference:
+    """Mean over the tasks of the first less the second, paired over their items."""
     return stratified_bootstrap(pairs, config.resamples, config.seed)
 
 
-def _better(measured: Mapping[str, Measured], config: EvaluationConfig) -> list[Gate]:
-    """Than the parent, on the text and on the mean of the tasks."""
-    saved, stderr = bits_difference(measured[PARENT].text, measured[NAME].text)
-    by = _tasks(measured, PARENT, config)
-    text = f"{PARENT}/bits_per_byte less {NAME}"
-    return [
-        gate("text: better than the parent", text, saved, ">", config.sigmas * (stderr or 0.0)),
-        gate("tasks: better than the parent", f"{NAME}/tasks", by.difference, ">", config.sigmas * by.stderr),
-    ]
-
-
-def _not_worse(measured: Mapping[str, Measured], config: EvaluationConfig) -> list[Gate]:
-    """Than the control, on the text and on the mean of the tasks."""
-    saved, stderr = bits_difference(measured[PLAIN].text, measured[NAME].text)
-    by = _tasks(measured, PLAIN, config)
-    text = f"{PLAIN}/bits_per_byte less {NAME}"
-    return [
-        gate("text: no worse than the control", text, saved, ">=", -config.sigmas * (stderr or 0.0)),
-        gate("tasks: no worse than the control", f"{NAME}/tasks", by.difference, ">=", -config.sigmas * by.stderr),
-    ]
+def _answers(model: Any, tokenizer: Any, units: Units) -> Answers:
+    """Nats a token of every item's right answer, by task."""
+    return {task: answer_losses(model, encode_items(tokenizer, units.items[task]))[0] for task in TASKS}
 
 
 def _no_regression(measured: Mapping[str, Measured], units: Units, config: EvaluationConfig) -> list[Gate]:
@@ -144,8 +159,20 @@ def _no_regression(measured: Mapping[str, Measured], units: Units, config: Evalu
     ]
 
 
-def _controls(measured: Mapping[str, Measured], checkpoint: Checkpoint) -> tuple[Control, ...]:
-    """Ours against the control and against the parent: each task, and −bits per byte, so that more is better."""
+def _answer_metrics(answers: Mapping[str, Answers], split: str) -> list[Metric]:
+    """Nats of the right answers of every model and task; ours beside the parent's."""
+    parent = {task: float(np.mean(values)) for task, values in answers[PARENT].items()}
+    return [
+        mean_metric(f"{name}/{task}_answer_nats", split, values, "nats/token", parent[task] if name == NAME else None)
+        for name, by_task in answers.items()
+        for task, values in by_task.items()
+    ]
+
+
+def _controls(
+    measured: Mapping[str, Measured], answers: Mapping[str, Answers], checkpoint: Checkpoint
+) -> tuple[Control, ...]:
+    """Ours against the control and the parent on text and tasks; losses with a minus, so that more is better."""
     ours, plain = (c.manifest.get("metrics", {}) for c in (checkpoint, checkpoint.siblings[PLAIN]))
     spent = (
         f"{plain.get('tokens', 0):,.0f} tokens ({plain.get('passes', 0):,.0f} passes), "
@@ -154,6 +181,9 @@ def _controls(measured: Mapping[str, Measured], checkpoint: Checkpoint) -> tuple
     controls: list[Control] = []
     for name, budget in ((PLAIN, spent), (PARENT, "no further training")):
         theirs, mine = measured[name], measured[NAME]
-        tasks = (paired_control(name, NAMES[t], mine.scores[t], theirs.scores[t], budget) for t in TASKS)
-        controls += [text_control(name, mine.text, theirs.text, budget), *tasks]
+        controls.append(text_control(name, mine.text, theirs.text, budget))
+        for task in TASKS:
+            nats = [-np.asarray(answers[model][task]) for model in (NAME, name)]
+            controls.append(paired_control(name, f"−{task}_answer_nats", *nats, budget))
+            controls.append(paired_control(name, NAMES[task], mine.scores[task], theirs.scores[task], budget))
     return tuple(controls)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from phases.dataset import Dataset, Split
 from phases.exits import exit_hidden_states
@@ -101,6 +102,22 @@ def solved(model: Any, batches: Sequence[Batch]) -> npt.NDArray[np.float64]:
         right[wanted] = guess == batch.tokens_BT[:, 1:][wanted]
         result[batch.index] = right.all(1).double().numpy()
     return result
+
+
+@torch.no_grad()
+def answer_losses(model: Any, batches: Sequence[Batch]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """((n,) mean nats a token of each completion, (n,) what `solved` gives), in the items' own order."""
+    nats_N, right_N = (np.zeros(sum(len(b.index) for b in batches)) for _ in range(2))
+    for batch in batches:
+        hidden_BTD = model.base_model(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
+        wanted_BT, target_BT = batch.answer_BT[:, 1:], batch.tokens_BT[:, 1:]
+        logits_NV = model.get_output_embeddings()(hidden_BTD[:, :-1][wanted_BT]).float()
+        loss_BT, wrong_BT = torch.zeros(wanted_BT.shape), torch.zeros_like(wanted_BT)
+        loss_BT[wanted_BT] = F.cross_entropy(logits_NV, target_BT[wanted_BT], reduction="none")
+        wrong_BT[wanted_BT] = logits_NV.argmax(-1) != target_BT[wanted_BT]
+        nats_N[batch.index] = (loss_BT.sum(1) / wanted_BT.sum(1)).double().numpy()
+        right_N[batch.index] = (~wrong_BT.any(1)).double().numpy()
+    return nats_N, right_N
 
 
 @torch.inference_mode()

@@ -1,18 +1,16 @@
 """Where a model stands on validation data at the boundary of two stages: losses, and items solved, in a few passes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.nn.utils import parametrize
 
 from phases.dataset import Dataset
 from phases.errors import DataError
 from phases.forge.history import Standing
-from phases.probe import Batch, encode_items
+from phases.probe import Batch, answer_losses, encode_items
 from phases.training.loss import row_nll
 
 TASKS = ("reasoning", "memory")
@@ -39,9 +37,9 @@ class Validation:
         model.train(training)
         return Standing(
             text=text,
-            answers=float(np.mean([nats for nats, _ in answers.values()])),
-            reasoning=answers["reasoning"][1],
-            memory=answers["memory"][1],
+            answers=float(np.mean([nats_N.mean() for nats_N, _ in answers.values()])),
+            reasoning=float(answers["reasoning"][1].mean()),
+            memory=float(answers["memory"][1].mean()),
         )
 
 
@@ -66,19 +64,3 @@ def text_loss(model: Any, text_NT: torch.Tensor) -> float:
         hidden = model.base_model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
         total += float(row_nll(hidden.flatten(0, 1), head, rows[:, 1:].flatten()).sum())
     return total / text_NT[:, 1:].numel()
-
-
-def answer_losses(model: Any, batches: Sequence[Batch]) -> tuple[float, float]:
-    """(mean nats a token of the answers, mean over items; share of items whose every answer token is the argmax)."""
-    nats, right = [], []
-    for batch in batches:
-        hidden_BTD = model.base_model(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
-        wanted, target = batch.answer_BT[:, 1:], batch.tokens_BT[:, 1:]
-        logits_NV = model.get_output_embeddings()(hidden_BTD[:, :-1][wanted]).float()
-        loss_BT = torch.zeros(wanted.shape)
-        loss_BT[wanted] = F.cross_entropy(logits_NV, target[wanted], reduction="none")
-        wrong_BT = torch.zeros_like(wanted)
-        wrong_BT[wanted] = logits_NV.argmax(-1) != target[wanted]
-        nats.append(loss_BT.sum(1) / wanted.sum(1))
-        right.append(~wrong_BT.any(1))
-    return float(torch.cat(nats).mean()), float(torch.cat(right).double().mean())
