@@ -5,8 +5,8 @@
 The model was reloaded from disk. It has to beat its parent by more than two standard errors of the paired difference on
 the text and on the tasks' right answers, in nats, which tell more from as many items than right or wrong does. In
 neither, nor in answers that it writes itself, may it be worse than the control or the parent beyond two of them, and it
-may not have lost more than 5 % of the right answers of anything. The control had the same optimizer, rows and schedule without any
-ingredient, for as many more steps as the ingredients cost. A ternary model must have stayed on its lattice.
+may not have lost more than 5 % of the right answers of anything. The control had the same optimizer, rows and schedule
+without any ingredient, for as many more steps as the ingredients cost. A ternary model must have stayed on its lattice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -117,11 +117,13 @@ def _comparison(
         "text": (f"{other}/bits_per_byte less {NAME}'s", saved, stderr or 0.0),
         "answers": (f"{other}/answer_nats less {NAME}'s", nats.difference, nats.stderr),
     }
-    sign, word, comparison = (1, "better than", ">") if better else (-1, "no worse than", ">=")
-    gates = [
-        gate(f"{what}: {word} the {TITLES[other]}", metric, value, comparison, sign * config.sigmas * error)
-        for what, (metric, value, error) in found.items()
-    ]
+    gates = []
+    for what, (metric, value, error) in found.items():
+        bound = config.sigmas * error
+        if better:
+            gates.append(gate(f"{what}: better than the {TITLES[other]}", metric, value, ">", bound))
+        else:
+            gates.append(gate(f"{what}: no worse than the {TITLES[other]}", metric, value, ">=", -bound))
     title, metric = f"tasks: no worse than the {TITLES[other]}", f"{NAME}/right answers less {other}'s"
     return [*gates, gate(title, metric, right.difference, ">=", -config.sigmas * right.stderr)]
 
@@ -173,17 +175,17 @@ def _controls(
     measured: Mapping[str, Measured], answers: Mapping[str, Answers], checkpoint: Checkpoint
 ) -> tuple[Control, ...]:
     """Ours against the control and the parent on text and tasks; losses with a minus, so that more is better."""
-    ours, plain = (c.manifest.get("metrics", {}) for c in (checkpoint, checkpoint.siblings[PLAIN]))
+    made, plain = (c.manifest.get("metrics", {}) for c in (checkpoint, checkpoint.siblings[PLAIN]))
     spent = (
         f"{plain.get('tokens', 0):,.0f} tokens ({plain.get('passes', 0):,.0f} passes), "
-        f"ours {ours.get('tokens', 0):,.0f} ({ours.get('passes', 0):,.0f})"
+        f"ours {made.get('tokens', 0):,.0f} ({made.get('passes', 0):,.0f})"
     )
     controls: list[Control] = []
     for name, budget in ((PLAIN, spent), (PARENT, "no further training")):
         theirs, mine = measured[name], measured[NAME]
         controls.append(text_control(name, mine.text, theirs.text, budget))
         for task in TASKS:
-            nats = [-np.asarray(answers[model][task]) for model in (NAME, name)]
-            controls.append(paired_control(name, f"−{task}_answer_nats", *nats, budget))
+            ours, other = (-np.asarray(answers[model][task]) for model in (NAME, name))
+            controls.append(paired_control(name, f"−{task}_answer_nats", ours, other, budget))
             controls.append(paired_control(name, NAMES[task], mine.scores[task], theirs.scores[task], budget))
     return tuple(controls)

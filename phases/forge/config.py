@@ -119,6 +119,14 @@ class Dreams(StrictModel):
     diversity: float = Field(0.5, ge=0, le=1)
     """Least diversity of the kept dreams (distinct 2-grams), as a share of the true continuations'; else refused."""
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if min(self.temperatures) <= 0:
+            raise ValueError("temperatures must be above 0")
+        if self.likelihood[0] >= self.likelihood[1]:
+            raise ValueError("likelihood must be two bounds, the lower first")
+        return self
+
 
 class SelfModel(StrictModel):
     """An auxiliary head predicts later hidden states from earlier ones (arXiv 2407.10188), and own temperatures."""

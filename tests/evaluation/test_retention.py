@@ -120,7 +120,7 @@ def test_the_table_has_every_task_by_hand() -> None:
     """Tasks lie among each other; b is one that the parent cannot do, and of d there is one item."""
     ours = measured([1, 1, 0, 0, 1], [0, 1, 1], choices=[True, True])
     parent = measured([1, 0, 1, 0, 1], [1, 1, 1], choices=[True, False])
-    table = task_table(units("ababa", "rrd", "cc"), ours, parent)
+    table = task_table(units("ababa", "rrd", "cc"), ours, parent, "ternary")
     third, half = 1 / 3, 1 / 2
     rows = {
         # task: n, parent, its error, ours, its error, retention, its error
@@ -139,4 +139,4 @@ def test_the_table_has_every_task_by_hand() -> None:
 def test_multiple_choice_needs_both() -> None:
     ours, parent = measured([1, 0], [1, 1], choices=[True, True]), measured([1, 0], [1, 1])
     for pair in ((ours, parent), (parent, ours), (parent, parent)):
-        assert [row[0] for row in task_table(units("aa", "rr", "cc"), *pair).rows] == ["a", "r"]
+        assert [row[0] for row in task_table(units("aa", "rr", "cc"), *pair, "ternary").rows] == ["a", "r"]
