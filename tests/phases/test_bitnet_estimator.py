@@ -28,6 +28,7 @@ def test_straight_through(strength: float) -> None:
     assert (gradient == 3).all()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler that loads torch's forward mode
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 def test_forward_mode_is_the_adjoint_of_its_backward(strength: float) -> None:
     x, u, v = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
