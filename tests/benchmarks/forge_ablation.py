@@ -28,12 +28,11 @@ from flows.quiet import settle_environment
 from phases.architecture import decoder_layers
 from phases.checkpoint import Checkpoint, open_checkpoint
 from phases.dataset import Dataset, open_dataset
-from phases.forge.complexity import activation_rank, local_learning_coefficient, matrices, mean_rank, weight_width
+from phases.forge.complexity import activation_rank, matrices, mean_rank, weight_width
 from phases.forge.config import ForgeTrainingConfig
 from phases.forge.stages import TRAIN_COST, StagedTraining
 from phases.phase import ignore_metrics
 from phases.probe import answer_losses, encode_items
-from phases.training.loss import linear_cross_entropy
 
 OUT = Path("checkpoints/forge_ablation.jsonl")
 INGREDIENTS = ("chaos", "dreams", "self_model", "grokfast")
@@ -94,7 +93,6 @@ def run(parent: Checkpoint, data: Dataset, variant: str, seed: int) -> dict[str,
     finally:
         shutil.rmtree(folder)
     figures = measure(staged.body.frozen(), data)
-    figures["learning_coefficient"] = learning_coefficient(staged.body.frozen(), data)
     figures["cost"] = history.cost / (TRAIN_COST * base.training.batch_rows * data.block_tokens * base.training.steps)
     return figures
 
@@ -113,31 +111,6 @@ def measure(model: Any, data: Dataset) -> dict[str, float]:
     inner = matrices(model)
     figures |= {"width": weight_width(inner["all"]).deviation, "matrix_rank": mean_rank(inner["layers"])}
     return {**figures, "state_rank": activation_rank(hidden) / hidden.shape[-1]}
-
-
-def learning_coefficient(model: Any, data: Dataset) -> float:
-    """λ̂ of the plain weights over eight batches of training text (arXiv 2308.12108); compare, do not believe."""
-    blocks = torch.from_numpy(np.asarray(data.blocks("train", "text")[:64]).astype(np.int64))
-    model.requires_grad_(True)
-    head = model.get_output_embeddings().weight
-
-    def loss(rows: torch.Tensor) -> torch.Tensor:
-        hidden = model.base_model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
-        weight = torch.full(rows[:, 1:].shape, 1 / rows[:, 1:].numel())
-        return linear_cross_entropy(hidden, head, rows[:, 1:], weight)
-
-    batches = [lambda rows=rows: loss(rows) for rows in torch.split(blocks, 8)]  # type: ignore[misc]
-    found = local_learning_coefficient(
-        batches,
-        [p for p in model.parameters() if p.requires_grad],
-        blocks[:, 1:].numel(),
-        step_size=1e-8,
-        localisation=1000.0,
-        chains=1,
-        burn_in=24,
-        draws=16,
-    )
-    return found.value
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
