@@ -48,7 +48,7 @@ def test_whole_chain(done: Report, original: ForgeConfig) -> None:
     assert done.agent.packed == f"{done.agent.path}/siblings/packed" and done.agent.kernel
     assert done.agent.ratio_vs_fp32 > 2 and done.agent.parameters == done.phases[-1].parameters
     names = {path.name for path in original.folder.iterdir()}
-    assert {"run.json", "report.json", "report.md", "data", "cognate", "evomerge", "quiet_star", "bitnet", "forge"} <= names
+    assert {"run.json", "report.json", "report.md", "data", *CHAIN} <= names
     assert not [name for name in names if name.endswith((".work", ".tmp"))]
     assert AutoModelForCausalLM.from_pretrained(done.agent.path).config.num_hidden_layers == 2
 

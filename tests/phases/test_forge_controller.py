@@ -179,7 +179,7 @@ def test_tasks_that_no_difficulty_helps_are_mixed_until_the_whole_is_in_the_band
             asked = rng.multinomial(40, list(loop.shares.values()))
             loop.observe_success(counts(*rng.binomial(asked, chances)), counts(*asked))
             means.append(loop.overall)
-        assert loop.steps == 300 and 0 < loop.held <= 300 or gain == 0
+        assert (loop.steps == 300 and 0 < loop.held <= 300) or gain == 0
         return float(np.mean(means[-100:]))
 
     assert BAND[0] - 0.01 < success(0.5) < BAND[1] + 0.01

@@ -81,9 +81,8 @@ def read(data: Dataset, rows: torch.Tensor) -> list[list[tuple[str, str]]]:
 
 
 def same(ours: Rows, theirs: Rows, at: Any = slice(None)) -> bool:
-    return torch.equal(ours.tokens_BT[at], theirs.tokens_BT[at]) and torch.equal(
-        ours.weight_BT[at], theirs.weight_BT[at]
-    )
+    tokens = torch.equal(ours.tokens_BT[at], theirs.tokens_BT[at])
+    return tokens and torch.equal(ours.weight_BT[at], theirs.weight_BT[at])
 
 
 @pytest.mark.parametrize("stage", [PLAIN, DREAMS, SELF, EDGE], ids=lambda stage: stage.name)
@@ -151,14 +150,14 @@ def test_a_share_of_rows_are_dreams_with_marks(data: Dataset) -> None:
         torch.testing.assert_close(rows.weight_BT.sum(1), torch.ones(COUNT))
         for row, label in zip(rows.tokens_BT[dreamt], marks[dreamt][..., LABEL], strict=True):
             ends = [t for t in range(BLOCK) if label[t] >= 0]
-            assert len(ends) == 4  # of 12 tokens and one of padding: the row's last is padding as well
+            assert len(ends) == 5  # of 12 tokens, and one of padding after each
             for end in ends:
                 assert whole[tuple(row[end - 11 : end + 1].tolist())].label == int(label[end])
         for row, label in zip(rows.tokens_BT[~dreamt], marks[~dreamt][..., LABEL], strict=True):
             ends = [t for t in range(BLOCK) if t == BLOCK - 1 or (row[t] == 0 and row[t + 1] != 0)]
             assert label.tolist() == [2 if t in ends else -1 for t in range(BLOCK)]
     assert len({tuple(place) for place in places}) > 1
-    assert source.buffer.kept == 6 and source.buffer.used == 4 * 3 * 4
+    assert source.buffer.kept == 6 and source.buffer.used == 4 * 3 * 5
 
 
 def test_dreams_arrive_with_the_first_step_only(data: Dataset) -> None:
