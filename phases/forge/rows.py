@@ -21,6 +21,7 @@ from phases.training.batches import Mixture, Rows
 ITEM, LABEL, DREAM = range(3)
 """Channels of the marks: the fresh item whose answer is to be predicted; on the last token of a dream the index of the
 temperature that it was written at, and on that of a true text one more than there are; and 1 in rows of dreams."""
+_OWN_ORDER = 1_000_000_007
 _DREAMT_ROWS = 6
 """The stream of random numbers that chooses rows; the mixture, the fresh tasks and the dreams have 1 to 5."""
 
@@ -33,7 +34,7 @@ class StageRows:
         self.enter(config.stages[0], 0)
         self.block, self.pad = data.block_tokens, int(data.tokenizer.eos_token_id)
         self.prompt_weight = config.training.prompt_weight
-        self.mixture = Mixture(data, config.mix.model_dump(), config.seed, self.prompt_weight)
+        self.mixture = open_mixture(data, config)
         acts = config.chaos.enabled and any(stage.control for stage in config.stages)
         self.fresh = FreshTasks.of(data, config.chaos, config.seed, self.prompt_weight) if acts else None
         self.tasks = () if self.fresh is None else self.fresh.tasks
@@ -116,6 +117,15 @@ class StageRows:
         self.buffer.load(_part(memory, "dreams"))
         if self.fresh is not None:
             self.fresh.load(_part(memory, "fresh"))
+
+
+def open_mixture(data: Dataset, config: ForgeTrainingConfig) -> Mixture:
+    """The data's own rows, in an order of their own.
+
+    Earlier phases draw rows in the order of the run's seed, from its start: the same order would show again what they
+    have trained on, while most rows have not been seen at all.
+    """
+    return Mixture(data, config.mix.model_dump(), config.seed + _OWN_ORDER, config.training.prompt_weight)
 
 
 def _part(memory: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

@@ -1,0 +1,235 @@
+"""Stages: rates, dreams that fire, dreams that do harm, stages left out, the best one kept, and where a model stands."""
+
+import shutil
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
+from phases.data.pack import pack_items
+from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
+from phases.errors import ConfigError, DataError
+from phases.forge.config import ForgeTrainingConfig
+from phases.forge.history import History, read_history
+from phases.forge.stages import StagedTraining, rate_at
+from phases.forge.standing import open_validation
+from phases.tasks.config import TasksConfig
+from phases.tasks.generate import make_items
+from phases.tasks.item import render_completion, render_prompt
+
+BLOCK = 64
+TASKS = {
+    "reasoning": [{"name": "chain_sum", "params": {"min_digits": 1, "max_digits": 1, "min_terms": 2, "max_terms": 3}}],
+    "recall": {"pairs": [2], "max_queries": 1},
+    "needle": {"share": 0.0},
+    "reasoning_train_items": 40,
+    "memory_train_items": 40,
+    "validation_items": 20,
+    "test_items": 20,
+    "choice_items": 0,
+}
+OFF = {name: {"enabled": False} for name in ("chaos", "dreams", "self_model")}
+LENIENT = {"prompts": 12, "prompt_tokens": 8, "new_tokens": 8, "likelihood": (0.0, 9.0), "validity": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The toy with real tasks, rows of 64, and a card that knows the generators; running text repeats itself."""
+    path = shutil.copytree(tiny_data.path, tmp_path_factory.mktemp("tasks") / "data")
+    items = make_items(TasksConfig.parse(TASKS, "test"), dict.fromkeys(SPLITS, ()), 0)
+    for split in SPLITS:
+        (path / "items" / f"{split}.jsonl").write_text("".join(i.model_dump_json() + "\n" for i in items[split]))
+        text = np.tile(tiny_data.blocks(split, "text")[:, :7], 10)[:, : BLOCK + 1]
+        arrays = {"text": text, "text.mask": np.ones_like(text, dtype=np.uint8)}
+        for name in ("reasoning", "memory"):
+            packed = pack_items(tiny_data.tokenizer, [i for i in items[split] if i.speciality == name], BLOCK)
+            arrays |= {name: packed.tokens_NT, f"{name}.mask": packed.mask_NT}
+        for name, array in arrays.items():
+            np.save(path / "blocks" / f"{split}.{name}.npy", array, allow_pickle=False)
+    card = {"block_tokens": BLOCK, "vocabulary": 257, "sources": [], "config": {"tasks": TASKS}}
+    seal_dataset(path, card)
+    return open_dataset(path)
+
+
+@pytest.fixture(scope="module")
+def parent(data: Dataset, make_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    path = tmp_path_factory.mktemp("parent") / "parent"
+    return save_checkpoint(path, make_model("llama", 32), data.tokenizer, Manifest("cognate"))
+
+
+def config(stages: list[dict[str, Any]], *, rate: float = 0.003, steps: int = 8, **changes: Any) -> ForgeTrainingConfig:
+    training = {"steps": steps, "batch_rows": 4, "optimizer": "adamw", "learning_rate": rate, "precision": "fp32"}
+    chaos = {"items": 20, "levels": 2, "every": 1, "rows": 1, "directions": 1}
+    values = {"stages": stages, "training": training, "chaos": chaos, "dreams": LENIENT, "self_model": {}}
+    few = {"validation_items": 20, "validation_blocks": 4}
+    return ForgeTrainingConfig.parse({**values, **few, **changes}, "test")
+
+
+def go(
+    parent: Checkpoint, data: Dataset, settings: ForgeTrainingConfig, folder: Path, metrics: Any = lambda s, v: None
+) -> tuple[StagedTraining, History]:
+    folder.mkdir(exist_ok=True)
+    training = StagedTraining(parent, settings, data, folder, metrics)
+    return training, training.run()
+
+
+def parameters(path: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in load_file(path).items() if name.startswith("model.")}
+
+
+def equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_rates_are_linear_within_stages(parent: Checkpoint, data: Dataset, tmp_path: Path) -> None:
+    stages = [{"name": "a", "rate": (0.2, 1.0), "share": 2.0}, {"name": "b", "rate": (1.0, 0.0)}, {"name": "c"}]
+    settings = config(stages, steps=20, **OFF)
+    assert settings.bounds == (0, 10, 15, 20)
+    expected = [*np.linspace(0.2, 1.0, 10), *np.linspace(1.0, 0.0, 5), *np.ones(5)]
+    assert [rate_at(settings, step) for step in range(20)] == pytest.approx(expected)
+    assert rate_at(settings, 4.5) == pytest.approx(0.6) and rate_at(settings, 9.7) == 1.0  # nowhere beyond its end
+    seen: dict[int, float] = {}
+    go(parent, data, settings, tmp_path / "work", lambda s, v: seen.update({s: v.get("forge/rate_factor", -1)}))
+    steps = [step for step, rate in seen.items() if rate >= 0]
+    assert [seen[step] for step in steps] == pytest.approx([expected[step] for step in steps]) and 9 in steps
+
+
+def test_dreams_fire(parent: Checkpoint, data: Dataset, tmp_path: Path) -> None:
+    stages = [{"name": "first"}, {"name": "dream", "dreams": True}, {"name": "self", "self_model": True}]
+    curves: dict[str, float] = {}
+    settings = config(stages, steps=9, dreams={**LENIENT, "diversity": 0.0, "harm": 9.0})
+    training, history = go(parent, data, settings, tmp_path / "work", lambda step, values: curves.update(values))
+    first, dreamt, own = history.stages
+    cycle = dreamt.dreams
+    assert cycle is not None and first.dreams is None and own.dreams is None
+    assert (cycle.written, cycle.floor) == (12, None) and 0 < cycle.kept <= cycle.valid
+    assert cycle.valid + sum(cycle.refused.values()) == 12 and cycle.used >= 3
+    assert sum(cycle.valid_by_temperature.values()) / 2 == pytest.approx(cycle.valid / 12)
+    assert 0 < curves["forge/dream_nll"] and 0 < curves["forge/dream_kl"]
+    assert curves["forge/recognised"] >= 0 and not dreamt.taken_back
+    tokens = 3 * 4 * BLOCK
+    assert [record.tokens for record in history.stages] == [tokens] * 3 and first.cost == 3 * tokens
+    assert dreamt.cost > 3 * tokens + 3 * BLOCK + 3 * 12  # a dreamt row a step to the teacher, a token each at least
+    assert own.cost == 3 * tokens
+    assert training.source.buffer.kept == cycle.kept
+    assert read_history(tmp_path / "work") == history
+
+
+def test_harmful_dreams_are_taken_back(parent: Checkpoint, data: Dataset, tmp_path: Path) -> None:
+    stages = [{"name": "first"}, {"name": "dream", "dreams": True}, {"name": "last"}]
+    settings = config(stages, steps=9, dreams={**LENIENT, "diversity": 0.0})
+    never = settings.model_copy(update={"dreams": settings.dreams.model_copy(update={"harm": -10.0})})
+    training, history = go(parent, data, never, tmp_path / "work")
+    first, dreamt, last = history.stages
+    assert [record.taken_back for record in history.stages] == [False, True, False]
+    assert dreamt.dreams is not None and dreamt.dreams.kept > 0
+    assert dreamt.entry == first.exit == last.entry != dreamt.exit
+    assert equal(
+        load_file(tmp_path / "work" / "entry-2.safetensors"), load_file(tmp_path / "work" / "entry-1.safetensors")
+    )
+    assert history.best in ("first", "last") and training.source.buffer.kept == 0
+    # What was done in vain was paid for all the same.
+    assert history.tokens == 3 * 3 * 4 * BLOCK and history.cost == sum(record.cost for record in history.stages)
+    kept = go(
+        parent,
+        data,
+        settings.model_copy(update={"dreams": settings.dreams.model_copy(update={"harm": 9.0})}),
+        tmp_path / "kept",
+    )[1]
+    assert kept.stages[2].entry == kept.stages[1].exit == dreamt.exit
+
+
+def test_stages_that_gain_nothing_end_it_but_for_those_that_always_run(
+    parent: Checkpoint, data: Dataset, tmp_path: Path
+) -> None:
+    stages = [{"name": name, "always": name == "d"} for name in "abcde"]
+    training, history = go(parent, data, config(stages, rate=3.0, steps=10, patience=2, **OFF), tmp_path / "work")
+    assert [record.steps for record in history.stages] == [2, 2, 0, 2, 0] and history.best is None
+    assert all(record.entry == record.exit and not record.cost for record in history.stages if not record.steps)
+    assert history.stages[2].entry == history.stages[1].exit == history.stages[3].entry
+    assert equal(
+        parent.tensors(), {n: p.detach() for n, p in training.body.model.named_parameters()}
+    )  # none was better than the parent
+    gaining = go(parent, data, config(stages, steps=10, patience=1, **OFF), tmp_path / "gaining")[1]
+    assert [record.steps for record in gaining.stages] == [2] * 5 and gaining.best == "e"
+
+
+def test_the_best_stage_is_kept_and_a_gain_is_counted_from_it(
+    parent: Checkpoint, data: Dataset, tmp_path: Path
+) -> None:
+    """Rates: learn, ruin, repair a little: better than at its entry, but not than the best was."""
+    stages = [
+        {"name": "learn", "rate": (0.01, 0.01)},
+        {"name": "ruin"},
+        {"name": "repair", "rate": (0.01, 0.01)},
+        {"name": "out"},
+    ]
+    settings = config(stages, rate=0.5, steps=16, patience=2, **OFF)
+    training, history = go(parent, data, settings, tmp_path / "work")
+    losses = [record.exit.loss(training.text_share) for record in history.stages]
+    assert history.best == "learn" and losses[0] < losses[2] < losses[1]
+    assert [record.steps for record in history.stages] == [4, 4, 4, 0]
+    assert training.validation.measure(training.body.model) == history.stages[0].exit
+    best = parameters(tmp_path / "work" / "best.safetensors")
+    assert equal(best, {f"model.{n}": p.detach() for n, p in training.objective.model.named_parameters()})
+    assert equal(best, parameters(tmp_path / "work" / "entry-1.safetensors"))
+    assert training.text_share == pytest.approx(0.5)
+
+
+def test_the_loop_acts_in_its_stages_and_is_recorded(parent: Checkpoint, data: Dataset, tmp_path: Path) -> None:
+    stages = [{"name": "a", "control": True}, {"name": "b"}, {"name": "c", "control": True}]
+    settings = config(stages, steps=12)
+    training, history = go(parent, data, settings, tmp_path / "work")
+    first, between, last = (record.loop for record in history.stages)
+    assert between is None and first is not None and last is not None
+    assert first.steps == last.steps == 4 and set(first.difficulty) == {"chain_sum", "recall"}
+    assert max(first.difficulty.values()) < 1 and last.reference is not None and first.reference is not None
+    # At the last of a's and c's steps 3/8 and 7/8 of the way lie behind.
+    start = first.reference / (1 - 3 / 8)
+    assert last.reference == pytest.approx(start * (1 - 7 / 8))
+    tokens = 4 * 4 * BLOCK
+    assert [r.cost - 3 * tokens for r in history.stages] == pytest.approx([4 * 4.0 * BLOCK, 0, 4 * 4.0 * BLOCK])
+    assert training.source.loop.steps == 8
+
+
+def test_standing_is_what_full_logits_say(parent: Checkpoint, data: Dataset) -> None:
+    model, tokenizer = parent.model().train(), data.tokenizer
+    rng, state = torch.get_rng_state(), {n: p.clone() for n, p in model.named_parameters()}
+    with torch.no_grad():  # so that it solves some: after a space and a digit comes the end
+        found = open_validation(data, 15, 3).measure(model)
+    assert model.training and torch.equal(rng, torch.get_rng_state())
+    assert all(torch.equal(p, state[n]) for n, p in model.named_parameters())
+    model.eval()
+    nats: dict[str, list[float]] = {"reasoning": [], "memory": []}
+    solved: dict[str, list[bool]] = {"reasoning": [], "memory": []}
+    for name in nats:
+        for item in data.items("validation", name)[:15]:
+            prompt = tokenizer(render_prompt(tokenizer, item.prompt))["input_ids"]
+            answer = torch.tensor(tokenizer(render_completion(tokenizer, item))["input_ids"])
+            with torch.no_grad():
+                logits = model(torch.tensor([[*prompt, *answer.tolist()]])).logits[0, len(prompt) - 1 : -1]
+            nats[name].append(float(torch.nn.functional.cross_entropy(logits, answer)))
+            solved[name].append(torch.equal(logits.argmax(-1), answer))
+    blocks = torch.from_numpy(np.asarray(data.blocks("validation", "text")[:3]).astype(np.int64))
+    with torch.no_grad():
+        text = float(model(blocks[:, :-1], labels=None).logits.log_softmax(-1).gather(-1, blocks[:, 1:, None]).mean())
+    assert found.text == pytest.approx(-text, rel=1e-5)
+    assert found.answers == pytest.approx(np.mean([np.mean(n) for n in nats.values()]), rel=1e-5)
+    assert (found.reasoning, found.memory) == (np.mean(solved["reasoning"]), np.mean(solved["memory"]))
+    assert found.loss(0.25) == pytest.approx(0.25 * found.text + 0.75 * found.answers)
+
+
+def test_data_without_validation_and_too_short_runs_are_refused(data: Dataset, tmp_path: Path) -> None:
+    bare = Dataset(shutil.copytree(data.path, tmp_path / "bare"), data.digest, data.card)
+    (bare.path / "items" / "validation.jsonl").write_text("")
+    with pytest.raises(DataError, match="no validation data of reasoning; prepare some"):
+        open_validation(bare, 8, 2)
+    with pytest.raises(ConfigError, match=r"training.steps=2 is too few for 3 stages; raise it"):
+        config([{"name": name} for name in "abc"], steps=2)
+    assert all(start < stop for start, stop in pairwise(ForgeTrainingConfig().bounds))
