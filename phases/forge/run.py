@@ -23,10 +23,10 @@ from phases.forge.body import Body
 from phases.forge.config import ForgeTrainingConfig
 from phases.forge.history import HISTORY, History, read_history
 from phases.forge.knowledge import self_knowledge
+from phases.forge.rows import open_mixture
 from phases.forge.stages import TRAIN_COST, StagedTraining, rate_at
 from phases.packed.file import pack_checkpoint
 from phases.phase import MetricsCallback, Phase, Pool, ignore_metrics, is_finished, serial_pool, work_directory
-from phases.training.batches import Mixture
 from phases.training.loop import Span, train
 from phases.training.objective import LanguageModelling
 from phases.training.processes import several
@@ -94,11 +94,10 @@ def _make_plain(
     steps = control_steps(config, read_history(work / FORGE), data.block_tokens)
     training = config.training.model_copy(update={"steps": steps})
     body = Body(parent, data)
-    mixture = Mixture(data, config.mix.model_dump(), config.seed, training.prompt_weight)
     span = Span(0, steps, lambda step: rate_at(config, step * config.training.steps / steps))
     done = train(
         LanguageModelling(body.model),
-        mixture,
+        open_mixture(data, config),
         training,
         folder,
         name=PLAIN,

@@ -3,23 +3,16 @@
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evaluation import judge_forge
 from evaluation.config import EvaluationConfig
 from evaluation.judge_forge import NAME, PARENT, judge
 from evaluation.judgement import Judgement
 from evaluation.judges import JUDGES
-from evaluation.measured import Measured
-from evaluation.ratio import BlockLosses
-from evaluation.specialities import Units, held_out
 from phases.bitnet.config import BitnetConfig
 from phases.bitnet.run import run as run_bitnet
 from phases.checkpoint import MANIFEST, Checkpoint, Manifest, open_checkpoint, write_manifest
@@ -168,3 +161,40 @@ def test_what_is_missing_is_named(
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
         judge(altered(made, tmp_path, damage), [parent], world, QUICK)
+
+
+@pytest.fixture(scope="module")
+def ternary(parent: Checkpoint, world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    settings = {"quantisation": {"group": 16}, "mix": TEXT, "training": {**TRAINING, "steps": 2}}
+    return run_bitnet([parent], BitnetConfig.parse(settings, "t"), tmp_path_factory.mktemp("t") / "bitnet", data=world)
+
+
+@pytest.fixture(scope="module")
+def ternary_made(ternary: Checkpoint, world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    config = ForgeTrainingConfig.parse({**CONFIG, "training": {**TRAINING, "steps": 3}}, "test")
+    return run([ternary], config, tmp_path_factory.mktemp("g") / "forge", data=world)
+
+
+def test_a_ternary_model_stays_on_its_lattice(ternary: Checkpoint, ternary_made: Checkpoint, world: Dataset) -> None:
+    verdict = judge(ternary_made, [ternary], world, QUICK)
+    assert {gate.name for gate in verdict.gates} >= LATTICE | SIZE and not failed(verdict) & (LATTICE | SIZE)
+    bytes_on_disk = (ternary_made.siblings[PACKED].path / "model.safetensors").stat().st_size
+    assert verdict.metric("packed/bytes").value == bytes_on_disk
+
+
+def test_a_weight_off_the_lattice_fails_its_gate(
+    ternary: Checkpoint, ternary_made: Checkpoint, world: Dataset, tmp_path: Path
+) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    nudge = change_weights(lambda weights: weights[name].view(-1)[:5].add_(0.01))
+    verdict = judge(altered(ternary_made, tmp_path, nudge), [ternary], world, QUICK)
+    assert failed(verdict) & (LATTICE | SIZE) == LATTICE
+    assert next(gate.value for gate in verdict.gates if gate.name == "every linear weight is on the lattice") >= 5
+
+
+def test_a_ternary_model_must_have_a_packed_form(
+    ternary: Checkpoint, ternary_made: Checkpoint, world: Dataset, tmp_path: Path
+) -> None:
+    gone = altered(ternary_made, tmp_path, lambda path: shutil.rmtree(path / "siblings" / PACKED))
+    with pytest.raises(CheckpointError, match="packed form is missing"):
+        judge(gone, [ternary], world, QUICK)
