@@ -30,15 +30,18 @@ class Forging(Objective):
     def __init__(self, model: Any, config: ForgeTrainingConfig, source: StageRows) -> None:
         """`model`: the language model, which is wrapped together with a head when it is to learn about itself."""
         torch.manual_seed(config.seed)  # of the head's weights
-        head = SelfModelHead(model.config, config.self_model, len(config.dreams.temperatures))
-        super().__init__(WithHead(model, head) if config.self_model.enabled else model)
+        own, temperatures = config.self_model, len(config.dreams.temperatures)
+        head = SelfModelHead(model.config, own, temperatures) if own.enabled else None
+        super().__init__(model if head is None else WithHead(model, head))
         self.body, self.config, self.source = model, config, source
         # In a list: neither is part of this module, which trains and is saved.
-        self.parts: list[Any] = [head if config.self_model.enabled else None, None]
+        self.parts: list[Any] = [head, None]
         self.filter = GradientFilter(self.model, config.grokfast) if config.grokfast.enabled else None
         self.stage = config.stages[0]
         self.course = (0, 1)
         self.cost = 0.0
+        self.measured = -1
+        """The step at which the exponent was last measured: on its first micro-batch only."""
         self.seen: dict[str, torch.Tensor | float] = {}
         self.solved: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -71,7 +74,7 @@ class Forging(Objective):
         """Σ weight · loss, nats."""
         inputs_BT, target_BT = tokens_BT[:, :-1], tokens_BT[:, 1:]
         step = round(progress * self.config.training.steps)
-        if self.controlled and step % self.config.chaos.every == 0 and not self.solved:
+        if self.controlled and step % self.config.chaos.every == 0 and step != self.measured:
             self._measure_exponent(inputs_BT, step)
         with self._noise():
             if self.modelling_itself:
@@ -146,6 +149,7 @@ class Forging(Objective):
             self.body, rows, directions=chaos.directions, seed=self.config.seed * 1_000_003 + step
         )
         self.cost += JVP_COST * chaos.directions * rows.numel()
+        self.measured = step
         begin, length = self.course
         self.source.loop.observe_exponent(found.value, (step - begin) / length)
 
@@ -176,10 +180,11 @@ class Forging(Objective):
     def stepping(self) -> Iterator[None]:
         """After the step, the loop takes in which items were solved."""
         yield
-        if self.controlled and self.solved:
+        if self.solved:
             right_K, asked_K = (torch.stack(counts).sum(0) for counts in zip(*self.solved, strict=True))
             self.solved = []
             self.source.loop.observe_success(right_K, asked_K)
+        if self.controlled:
             self.rate = self.source.loop.rate
 
     def memory(self) -> dict[str, torch.Tensor]:

@@ -76,7 +76,8 @@ def _make_forged(
     training = StagedTraining(parent, config, data, folder, metrics)
     history = training.run()
     if training.objective.head is not None:
-        cycles = sum(stage.dreams is not None for stage in history.stages)
+        dreamt = any(stage.dreams for stage in history.stages)
+        cycles = sum(stage.dreams for stage in config.stages) if dreamt else 0  # those left out have prompts as well
         known = self_knowledge(training.body, training.objective.head, config, data, cycles)
         history = history.model_copy(update={"self_knowledge": known})
     manifest = _manifest(FORGE, parent, config, data, history.tokens, history.cost)

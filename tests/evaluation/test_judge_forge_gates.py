@@ -177,7 +177,3 @@ def test_text_may_rise_by_a_twentieth(judging: Judging) -> None:
     others = {"text: better than the parent", "text: no worse than the control"}
     assert failed(judging(Figures(25, 29, 31.4, 0.5), USUAL, USUAL)) == others
     assert failed(judging(Figures(25, 29, 31.6, 0.5), USUAL, USUAL)) == {*others, BITS}
-
-
-def test_a_control_that_is_nan_is_not_beaten(judging: Judging) -> None:
-    assert failed(judging(GOOD, USUAL, Figures(text=np.nan))) == {"text: no worse than the control"}

@@ -9,8 +9,16 @@ import torch
 
 from evaluation.choice import Choices
 from evaluation.measured import Measured
-from evaluation.ratio import BlockLosses
-from evaluation.retention import mean_retention, retained, retention_metrics, task_retention, task_table, text_retention
+from evaluation.ratio import BlockLosses, text_control
+from evaluation.retention import (
+    lost_tasks,
+    mean_retention,
+    retained,
+    retention_metrics,
+    task_retention,
+    task_table,
+    text_retention,
+)
 from evaluation.specialities import Units
 from phases.tasks.item import Item
 
@@ -140,3 +148,31 @@ def test_multiple_choice_needs_both() -> None:
     ours, parent = measured([1, 0], [1, 1], choices=[True, True]), measured([1, 0], [1, 1])
     for pair in ((ours, parent), (parent, ours), (parent, parent)):
         assert [row[0] for row in task_table(units("aa", "rr", "cc"), *pair, "ternary").rows] == ["a", "r"]
+
+
+def test_a_single_task_is_lost_beyond_its_error() -> None:
+    """Of ten right answers of a and of r; b is one that the parent cannot do, and c is multiple choice."""
+    found = units("a" * 12 + "b" * 4, "r" * 10, "c" * 4)
+    parent = measured([1] * 10 + [0] * 6, [1] * 10, choices=[1] * 4)
+    ours = measured([1] * 9 + [0] * 7, [1] * 3 + [0] * 7, choices=[0] * 4)
+    # Of r 0.3 is kept, with an error of √(10/9 · (3 · 0.7² + 7 · 0.3²)) / 10 = 0.153: 0.95 is four errors away.
+    assert lost_tasks(found, ours, parent, 0.95, 4.2) == ["r"]
+    assert lost_tasks(found, ours, parent, 0.95, 4.3) == []
+    # Of a 0.9 is kept, with an error of √(12/11 · (9 · 0.1² + 0.9²)) / 10 = 0.099.
+    assert lost_tasks(found, ours, parent, 0.95, 0.4) == ["a", "r"]
+    assert lost_tasks(found, ours, parent, 0.95, 0.6) == ["r"]
+    assert lost_tasks(found, parent, ours, 0.95, 0.0) == [] == lost_tasks(found, parent, parent, 1.0, 0.0)
+
+
+def test_a_task_that_lost_everything_has_no_error_to_hide_in() -> None:
+    assert lost_tasks(units("aa", "r"), measured([0, 0], [0]), measured([1, 1], [1]), 0.95, 100) == ["a", "r"]
+
+
+def test_less_loss_is_more_in_a_control() -> None:
+    ours, other = measured([1], [1], (2.0, 4.0)).text, measured([1], [1], (3.0, 7.0)).text
+    control = text_control("plain", ours, other, "as many steps")
+    bit = math.log(2)
+    assert (control.ours, control.control) == pytest.approx((-3 / bit, -5 / bit))
+    assert control.difference == pytest.approx(2 / bit) == pytest.approx(control.ours - control.control)
+    assert control.stderr == pytest.approx(1 / bit)  # of the paired differences 1 and 3; the models' own are 1 and 2
+    assert (control.name, control.metric, control.n, control.budget) == ("plain", "−bits per byte", 2, "as many steps")

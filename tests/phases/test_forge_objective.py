@@ -166,12 +166,10 @@ def test_the_loop_is_told_what_full_logits_solve(parts: int, tiny_model: Any, ba
 
 
 def test_uneven_success_by_task(tiny_model: Any, batch: Any) -> None:
-    tokens_BT, weight_BT = batch
     made, marks_BTC = forging(tiny_model, config(), EDGE), no_marks()
-    marks_BTC[0, 3, ITEM], marks_BTC[1, 3, ITEM], marks_BTC[2, 3, ITEM] = 0, 1, 2
-    with torch.no_grad():
-        tokens_BT[1, 4] = tiny_model(tokens_BT).logits[1, 3].argmax(-1)
-    made(tokens_BT, weight_BT, 1 / 40, marks_BTC)
+    marks_BTC[:3, 3, ITEM] = torch.arange(3)
+    batch[0][1, 4] = tiny_model(batch[0]).logits[1, 3].argmax(-1)
+    made(*batch, 1 / 40, marks_BTC)
     with made.stepping():
         pass
     assert made.source.loop.success == {"sums": 0.0, "recall": 0.5}
@@ -202,17 +200,19 @@ def test_the_models_own_states_and_writing_are_added_with_their_weights(what: st
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("tasks", [True, False])
 def test_the_exponent_is_measured_every_so_often_and_sets_the_rate(
-    accumulation: int, tiny_model: Any, batch: Any
+    tasks: bool, accumulation: int, tiny_model: Any, batch: Any
 ) -> None:
-    made = forging(tiny_model, config(chaos={"every": 5, "rows": 2, "rate_gain": 3.0, "exponent": -0.5}), EDGE)
+    made = forging(tiny_model, config(chaos={"every": 5, "rows": 2, "exponent": -0.5}), EDGE)
     made.enter(EDGE, (10, 20))
     marks_BTC, loop, inputs_BT = no_marks(), made.source.loop, batch[0][:, :-1][::accumulation]
     marks_BTC[:, 5, ITEM] = torch.arange(4)
     values: list[float] = []
     for step in range(10, 21):
         for part in range(accumulation):
-            made(*(x[part::accumulation] for x in batch), step / 40, marks_BTC[part::accumulation])
+            marks = marks_BTC[part::accumulation] if tasks else None  # data without generators has none
+            made(*(x[part::accumulation] for x in batch), step / 40, marks)
         with made.stepping():
             pass
         if step % 5 == 0:

@@ -13,7 +13,7 @@ from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
 from phases.forge.config import ForgeStage, ForgeTrainingConfig
 from phases.forge.difficulty import content
 from phases.forge.dreams import Dream, Prompt
-from phases.forge.rows import DREAM, ITEM, LABEL, StageRows
+from phases.forge.rows import DREAM, ITEM, LABEL, StageRows, open_mixture
 from phases.tasks.config import TasksConfig
 from phases.tasks.generate import make_items
 from phases.tasks.item import Item
@@ -88,7 +88,7 @@ def same(ours: Rows, theirs: Rows, at: Any = slice(None)) -> bool:
 @pytest.mark.parametrize("stage", [PLAIN, DREAMS, SELF, EDGE], ids=lambda stage: stage.name)
 def test_with_nothing_to_add_rows_are_the_mixtures_without_marks(stage: ForgeStage, data: Dataset) -> None:
     settings = config(chaos={"enabled": False})
-    source, mixture = StageRows(data, settings), Mixture(data, settings.mix.model_dump(), 0, 0.05)
+    source, mixture = StageRows(data, settings), open_mixture(data, settings)
     source.enter(stage, 0)
     for step in range(5):
         rows = source.rows(step, COUNT)
@@ -96,8 +96,17 @@ def test_with_nothing_to_add_rows_are_the_mixtures_without_marks(stage: ForgeSta
     assert source.fresh is None and source.tasks == ()
 
 
+def test_the_order_is_another_than_the_one_that_earlier_phases_began_with(data: Dataset) -> None:
+    settings = config()
+    theirs, ours = Mixture(data, settings.mix.model_dump(), 0, 0.05), open_mixture(data, settings)
+    seen = [{tuple(row) for s in range(2) for row in one.rows(s, COUNT).tokens_BT.tolist()} for one in (theirs, ours)]
+    assert len(seen[1]) == 2 * COUNT > 2 * len(seen[0] & seen[1])
+    first, other = (open_mixture(data, config(seed=seed)).rows(0, COUNT) for seed in (0, 1))
+    assert same(first, ours.rows(0, COUNT)) and not same(first, other)
+
+
 def test_rows_of_tasks_give_way_to_fresh_ones_and_text_stays(data: Dataset) -> None:
-    source, mixture = StageRows(data, config()), Mixture(data, config().mix.model_dump(), 0, 0.05)
+    source, mixture = StageRows(data, config()), open_mixture(data, config())
     source.enter(EDGE, 0)
     known = {tuple(row) for name in ("reasoning", "memory") for row in data.blocks("train", name).tolist()}
     held_out = {content(item) for split in ("validation", "test") for item in data.items(split)}  # type: ignore[arg-type]
@@ -136,7 +145,7 @@ def test_fresh_items_are_as_hard_as_the_loop_says(
 
 def test_a_share_of_rows_are_dreams_with_marks(data: Dataset) -> None:
     settings = config(dreams={"share": 0.4})
-    source, mixture = StageRows(data, settings), Mixture(data, settings.mix.model_dump(), 0, 0.05)
+    source, mixture = StageRows(data, settings), open_mixture(data, settings)
     source.enter(DREAMS, 3, dreams())
     whole = {dream.tokens: dream for dream in dreams()}
     places = []
