@@ -105,7 +105,7 @@ class Dreams(StrictModel):
     distinct: float = Field(0.5, ge=0, le=1)
     """Least share of distinct 3-grams in a dream of text: repetition is not kept."""
     validity: float = Field(0.2, ge=0, le=1)
-    """Least share of valid dreams; below it the whole cycle is refused."""
+    """Least share of valid dreams, of text and of tasks each; below it the whole cycle is refused."""
     capacity: int = Field(512, ge=8)
     """Dreams in the replay buffer."""
     novelty: float = Field(0.5, ge=0, le=1)
@@ -199,9 +199,9 @@ class ForgeTrainingConfig(PhaseConfig):
     """Optimizer, batch, precision, and all stages' steps; `warmup`, `decay` and `final_rate` give way to theirs."""
     mix: Mix = Mix(text=0.5, reasoning=0.4, memory=0.1)
     """Shares of the token streams, the same for the control."""
-    validation_items: int = Field(128, ge=8)
+    validation_items: int = Field(64, ge=8)
     """Validation items of each task that a stage is measured on as it begins and ends."""
-    validation_blocks: int = Field(32, ge=2)
+    validation_blocks: int = Field(8, ge=2)
     """Validation text blocks, likewise."""
     patience: int = Field(3, ge=1)
     """Stages in a row that may gain nothing; then those that do not run `always` are left out."""

@@ -13,7 +13,7 @@ from typing import Literal
 from phases.forge.config import Dreams
 from phases.forge.dreams import Dream
 
-Reason = Literal["unfinished", "wrong_answer", "improbable", "too_probable", "repetitive"]
+Reason = Literal["unfinished", "wrong_answer", "short", "improbable", "too_probable", "repetitive"]
 Floor = Literal["validity_floor", "diversity_floor"]
 
 
@@ -28,7 +28,7 @@ class Cycle:
     floor: Floor | None
     """Why the valid ones were refused with the others; None: they were kept."""
     validity: float
-    """Share of valid dreams."""
+    """Share of valid dreams of text or of tasks, whichever is less: good texts must not hide answers that are wrong."""
     diversity: float
     """Of the valid dreams, as `diversity` measures it."""
     by_temperature: tuple[tuple[int, int], ...]
@@ -44,7 +44,7 @@ def sift(dreams: Sequence[Dream], config: Dreams) -> tuple[list[Dream], Cycle]:
     """(the dreams that are kept, in their order; what became of all)."""
     reasons = [refusal(dream, config) for dream in dreams]
     valid = [dream for dream, reason in zip(dreams, reasons, strict=True) if reason is None]
-    validity, varied = len(valid) / max(1, len(dreams)), diversity(valid)
+    validity, varied = min(_validities(dreams, valid), default=0.0), diversity(valid)
     floor: Floor | None = None
     if validity < config.validity:
         floor = "validity_floor"
@@ -63,16 +63,24 @@ def sift(dreams: Sequence[Dream], config: Dreams) -> tuple[list[Dream], Cycle]:
     return [] if floor else valid, cycle
 
 
+def _validities(dreams: Sequence[Dream], valid: Sequence[Dream]) -> list[float]:
+    """Share of valid dreams among those of text and among those of tasks, as far as there are any."""
+    kinds = [[dream.prompt.item is None for dream in some] for some in (dreams, valid)]
+    return [kinds[1].count(kind) / kinds[0].count(kind) for kind in (True, False) if kind in kinds[0]]
+
+
 def _count(dreams: Sequence[Dream], label: int) -> int:
     return sum(dream.label == label for dream in dreams)
 
 
 def refusal(dream: Dream, config: Dreams) -> Reason | None:
-    """Why a dream is not valid, or None: a task by its answer, text by its likelihood and its repetitions."""
+    """Why a dream is not valid, or None: a task by its answer, text by its length, likelihood and repetitions."""
     if dream.prompt.item is not None:
         if not dream.finished:
             return "unfinished"
         return None if dream.right else "wrong_answer"
+    if len(dream.written) < config.new_tokens // 4:
+        return "short"
     least, most = config.likelihood
     if dream.nats > most:
         return "improbable"

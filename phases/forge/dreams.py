@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from phases.dataset import Dataset
+from phases.dataset import Dataset, Split
 from phases.decoding import MARGIN, Sampler, decode, encode, stop_ids
 from phases.errors import ConfigError
 from phases.forge.config import Dreams
@@ -61,8 +61,10 @@ class Dream:
         return self.prompt.tokens + self.written
 
 
-def store_prompts(data: Dataset, config: Dreams, mix: Mapping[str, float], seed: int, cycle: int) -> list[Prompt]:
-    """`config.prompts` prompts of a cycle (0, 1, …) from the training split, the streams in proportion to the mix.
+def store_prompts(
+    data: Dataset, config: Dreams, mix: Mapping[str, float], seed: int, cycle: int, split: Split = "train"
+) -> list[Prompt]:
+    """`config.prompts` prompts of a cycle (0, 1, …) from a split, the streams in proportion to the mix.
 
     A stream's prompts come in seeded permutations, one an epoch: no cycle repeats one before all have been dreamt
     from. Raises `ConfigError` for a stream that the data has nothing of, or blocks too short for a prompt.
@@ -71,7 +73,7 @@ def store_prompts(data: Dataset, config: Dreams, mix: Mapping[str, float], seed:
     for number, (name, count) in enumerate(zip(STREAMS, _counts(mix, config.prompts), strict=True)):
         if not count:
             continue
-        stored: Any = data.blocks("train", name) if name == "text" else data.items("train", name)
+        stored: Any = data.blocks(split, name) if name == "text" else data.items(split, name)
         if not len(stored):
             raise ConfigError(f"dreams: the data has no {name} to dream from; set mix.{name}=0 or prepare data with it")
         for place in _places(len(stored), count, cycle, [seed, 3, number]):

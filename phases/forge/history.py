@@ -25,7 +25,7 @@ class Standing(StrictModel):
     """Share of items solved."""
 
     def loss(self, text_share: float) -> float:
-        """What stages are compared by, nats a token: text and answers in the proportion that they are trained in."""
+        """What stages are compared by, nats a token: text and answers as they are mixed, both tasks alike."""
         return text_share * self.text + (1 - text_share) * self.answers
 
 
@@ -56,7 +56,9 @@ class LoopRecord(StrictModel):
     steps: int
     """Steps in which tasks were asked."""
     held: int
-    """Of those, in how many the mean success over the tasks lay in the band."""
+    """Of those, in how many the smoothed share of all asked items that were solved lay in the band."""
+    overall: float | None
+    """That share at the end."""
     success: dict[str, float | None]
     """Task to its smoothed success at the end; empty where it was not asked."""
     difficulty: dict[str, float]
@@ -72,7 +74,10 @@ class LoopRecord(StrictModel):
 
 
 class SelfKnowledge(StrictModel):
-    """How well the model predicts itself, on validation text."""
+    """How well the model predicts itself, on validation data."""
+
+    rows: int
+    """Text rows behind the first four."""
 
     r2: float
     """Share of the later layer's variance that the head predicts from the earlier one."""
@@ -84,10 +89,12 @@ class SelfKnowledge(StrictModel):
     """Variance of the later layer, mean over its features: near 0 it has collapsed."""
     recognised: float | None = None
     """Share of texts whose temperature, or whose not being its own, was recognised; empty without dreams."""
+    recognised_stderr: float | None = None
+    """Its standard error."""
     chance: float | None = None
     """The same for always naming the most frequent."""
     texts: int = 0
-    """Texts behind the two."""
+    """Texts behind these."""
 
 
 class StageRecord(StrictModel):
@@ -124,6 +131,12 @@ class History(StrictModel):
     """The stage whose end is what the phase made; empty: the parent, which no stage improved on."""
     self_knowledge: SelfKnowledge | None = None
     """Of the finished model, when it learnt to predict itself."""
+
+    @property
+    def up_to_best(self) -> tuple[StageRecord, ...]:
+        """The stages that the model went through; none when it is the parent."""
+        names = [stage.name for stage in self.stages]
+        return () if self.best is None else self.stages[: names.index(self.best) + 1]
 
     @property
     def cost(self) -> float:

@@ -19,26 +19,32 @@ ROWS = 8
 
 @torch.no_grad()
 def self_knowledge(
-    body: Body, head: SelfModelHead, config: ForgeTrainingConfig, data: Dataset, dreamt: int
+    body: Body, head: SelfModelHead, config: ForgeTrainingConfig, data: Dataset, dreamt: bool
 ) -> SelfKnowledge:
-    """R² on validation text; recognition of dreams from prompts after the first `dreamt` cycles (0: not measured)."""
+    """R² on validation text, and recognition of dreams from validation prompts if it `dreamt`."""
     model, text = body.frozen(), np.asarray(data.blocks("validation", "text")[:ROWS]).astype(np.int64)
     tokens_BT = torch.from_numpy(text)[:, :-1]
     _, source_BTD, target_BTD = self_states(model, head, tokens_BT)
     found = prediction_r2(head, source_BTD, target_BTD, tokens_BT)
     known = SelfKnowledge(
-        r2=found.r2, copy_r2=found.copy, scaled_copy_r2=found.linear_copy, target_variance=found.variance
+        rows=len(text),
+        r2=found.r2,
+        copy_r2=found.copy,
+        scaled_copy_r2=found.linear_copy,
+        target_variance=found.variance,
     )
     if not dreamt or not config.self_model.temperature:
         return known
-    prompts = store_prompts(data, config.dreams, config.mix.model_dump(), config.seed, dreamt)
-    own = dream(model, data.tokenizer, prompts, config.dreams, config.seed, dreamt)
+    mix, seed = config.mix.model_dump(), config.seed
+    prompts = store_prompts(data, config.dreams, mix, seed, 0, "validation")
+    own = dream(model, data.tokenizer, prompts, config.dreams, seed, 0)
     # Every prompt twice: as it went on in the model's own writing, and in the true text.
     texts = [(one.tokens, one.label) for one in own]
     texts += [(one.tokens + one.truth, len(config.dreams.temperatures)) for one in prompts]
     hidden_ND = torch.stack([_last_state(model, tokens) for tokens, _ in texts])
     told = recognition_accuracy(head, hidden_ND, torch.tensor([label for _, label in texts]))
-    return known.model_copy(update={"recognised": told.accuracy, "chance": told.chance, "texts": told.n})
+    found_out = {"recognised": told.accuracy, "recognised_stderr": told.standard_error}
+    return known.model_copy(update={**found_out, "chance": told.chance, "texts": told.n})
 
 
 def _last_state(model: Any, tokens: Sequence[int]) -> torch.Tensor:

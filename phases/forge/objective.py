@@ -20,7 +20,7 @@ from phases.forge.self_model import SelfModelHead, WithHead, self_states
 from phases.training.loss import linear_cross_entropy
 from phases.training.objective import Objective
 
-JVP_COST = 4.0
+JVP_COST = 6.0
 """Passes over a token that a Jacobian-vector product takes as long as (measured)."""
 
 
@@ -105,6 +105,7 @@ class Forging(Objective):
         dream_B = torch.zeros(len(inputs_BT), dtype=torch.bool) if marks_BTC is None else marks_BTC[:, 0, DREAM] > 0
         if teacher is None or not dream_B.any() or not self.config.dreams.teacher:
             return linear_cross_entropy(hidden_BTD, head, target_BT, weight_BT)
+        teacher.to(inputs_BT.device)
         with torch.no_grad():
             theirs = teacher.base_model(input_ids=inputs_BT[dream_B], use_cache=False).last_hidden_state
         self.cost += float(inputs_BT[dream_B].numel())
@@ -136,11 +137,12 @@ class Forging(Objective):
 
     @torch.no_grad()
     def _count_solved(self, hidden_BTD: torch.Tensor, target_BT: torch.Tensor, item_BT: torch.Tensor) -> None:
-        """Which of the fresh items, none of them seen before, this very step's model would have solved."""
+        """Which of the fresh items this very step's model, as it trains, would have solved."""
         asked = item_BT >= 0
         guess_BT = torch.full_like(target_BT, -1)
         guess_BT[asked] = self.body.get_output_embeddings()(hidden_BTD[asked]).argmax(-1)
-        self.solved.append(solved_by_task(guess_BT, target_BT, item_BT, self.source.task_I, len(self.source.tasks)))
+        task_I, tasks = self.source.task_I.to(item_BT.device), len(self.source.tasks)
+        self.solved.append(solved_by_task(guess_BT, target_BT, item_BT, task_I, tasks))
 
     def _measure_exponent(self, inputs_BT: torch.Tensor, step: int) -> None:
         chaos = self.config.chaos

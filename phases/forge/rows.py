@@ -22,8 +22,8 @@ ITEM, LABEL, DREAM = range(3)
 """Channels of the marks: the fresh item whose answer is to be predicted; on the last token of a dream the index of the
 temperature that it was written at, and on that of a true text one more than there are; and 1 in rows of dreams."""
 _OWN_ORDER = 1_000_000_007
-_DREAMT_ROWS = 6
-"""The stream of random numbers that chooses rows; the mixture, the fresh tasks and the dreams have 1 to 5."""
+_DREAMT_ROWS, _CUTS = 6, 7
+"""Streams of random numbers; the mixture, the fresh tasks and the dreams have 1 to 5."""
 
 
 class StageRows:
@@ -90,19 +90,25 @@ class StageRows:
     def _put_dreams(
         self, step: int, count: int, tokens_BT: torch.Tensor, weight_BT: torch.Tensor, marks_BTC: torch.Tensor
     ) -> None:
-        number = max(1, round(self.config.dreams.share * count))
+        learning = self.stage.dreams and self.config.dreams.enabled
+        number = max(1, round(self.config.dreams.share * count)) if learning else 1
         order = np.random.default_rng([self.config.seed, _DREAMT_ROWS, step]).permutation(count)
         at, true = torch.from_numpy(np.sort(order[:number])), torch.from_numpy(np.sort(order[number:]))
         dreamt, label_BT = self.buffer.rows(step, number, self.block, self.config.seed, self.prompt_weight, self.pad)
-        tokens_BT[at], weight_BT[at] = dreamt.tokens_BT, dreamt.weight_BT
+        # Outside stages that dream they are there to be recognised; nothing else is learnt from them.
+        tokens_BT[at], weight_BT[at] = dreamt.tokens_BT, dreamt.weight_BT * learning
         marks_BTC[at, :, ITEM], marks_BTC[at, :, LABEL], marks_BTC[at, :, DREAM] = -1, label_BT, 1
-        marks_BTC[true, :, LABEL] = self._true_ends(tokens_BT[true])
+        marks_BTC[true, :, LABEL] = self._true_ends(tokens_BT[true], step)
 
-    def _true_ends(self, tokens_BT: torch.Tensor) -> torch.Tensor:
-        """(B, T) labels of true rows: wherever a text or an answer ends, and where the row does."""
+    def _true_ends(self, tokens_BT: torch.Tensor, step: int) -> torch.Tensor:
+        """(B, T) labels of true rows: where a text or an answer ends, and at one place in its middle.
+
+        Dreams of text are cut off after some tokens; were all true texts read to their ends, that alone would tell.
+        """
         inputs_BT = tokens_BT[:, :-1]
         ends_BT = (inputs_BT == self.pad) & (tokens_BT[:, 1:] != self.pad)
-        ends_BT[:, -1] = True
+        rng = np.random.default_rng([self.config.seed, _CUTS, step])
+        ends_BT[torch.arange(len(ends_BT)), torch.from_numpy(rng.integers(ends_BT.shape[1], size=len(ends_BT)))] = True
         return torch.where(ends_BT, len(self.config.dreams.temperatures), -1)
 
     def memory(self) -> dict[str, torch.Tensor]:

@@ -75,11 +75,14 @@ def _make_forged(
     folder.mkdir(exist_ok=True)
     training = StagedTraining(parent, config, data, folder, metrics)
     history = training.run()
-    if training.objective.head is not None:
-        dreamt = any(stage.dreams for stage in history.stages)
-        cycles = sum(stage.dreams for stage in config.stages) if dreamt else 0  # those left out have prompts as well
-        known = self_knowledge(training.body, training.objective.head, config, data, cycles)
-        history = history.model_copy(update={"self_knowledge": known})
+    head, known = training.objective.head, history.up_to_best
+    # A head that learnt nothing on the way to this model would be measured as if it had.
+    if head is not None and any(
+        stage.steps and which.self_model for stage, which in zip(known, config.stages, strict=False)
+    ):
+        dreamt = any(stage.dreams and stage.dreams.kept and not stage.taken_back for stage in known)
+        found = self_knowledge(training.body, head, config, data, dreamt)
+        history = history.model_copy(update={"self_knowledge": found})
     manifest = _manifest(FORGE, parent, config, data, history.tokens, history.cost)
     text = history.model_dump_json(indent=2) + "\n"
     training.body.save(work / FORGE, manifest, {HISTORY: text})

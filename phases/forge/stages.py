@@ -11,8 +11,9 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
-from phases.checkpoint import Checkpoint
+from phases.checkpoint import Checkpoint, link_or_copy
 from phases.dataset import Dataset
+from phases.errors import ConfigError, TrainingError
 from phases.forge.body import Body
 from phases.forge.config import ForgeStage, ForgeTrainingConfig
 from phases.forge.dream_filter import Cycle, sift
@@ -31,6 +32,7 @@ from phases.forge.objective import Forging
 from phases.forge.rows import StageRows
 from phases.forge.standing import open_validation
 from phases.phase import MetricsCallback
+from phases.storage import explain_os_errors
 from phases.training.loop import Span, train
 from phases.training.optimizer import build_optimizers
 from phases.training.state import STATE, TrainingState, restore_parameters
@@ -57,6 +59,12 @@ class StagedTraining:
     ) -> None:
         """Raises `CheckpointError` or `ConfigError` for what does not fit together."""
         self.data, self.config, self.folder, self.metrics = data, config, folder, metrics
+        longest = config.dreams.prompt_tokens + config.dreams.new_tokens
+        if config.dreams.enabled and longest > data.block_tokens:
+            raise ConfigError(
+                f"forge.dreams: prompt_tokens + new_tokens = {longest}, but rows have {data.block_tokens} tokens; "
+                "lower them, or raise data.block_tokens"
+            )
         self.body = Body(parent, data)
         self.source = StageRows(data, config)
         self.objective = Forging(self.body.model, config, self.source)
@@ -80,19 +88,24 @@ class StagedTraining:
                 _link(self.folder / STATE, self.folder / BEST)
             history = history.model_copy(update={"stages": (*history.stages, record), "best": best})
             write_history(self.folder / HISTORY, history)
+            if index:  # the first entry is the parent: what is left when no stage was better
+                self._entry(index).unlink(missing_ok=True)
             standing = _standing(history) or standing
             self._report(index, record)
-        restore_parameters(self.objective.model, self.folder / (BEST if history.best else "entry-0.safetensors"))
+        restore_parameters(self.objective.model, self.folder / BEST if history.best else self._entry(0))
         return history
 
     def _stage(self, index: int, stage: ForgeStage, entry: Standing) -> StageRecord:
         """Train one stage, or what is left of it."""
         start, stop = self.config.bounds[index : index + 2]
-        entered = self.folder / f"entry-{index}.safetensors"
+        entered = self._entry(index)
         if not entered.is_file():
             _link(self.folder / STATE, entered)
         before = self._state()
-        before.restore(self.folder, entered.name)
+        if not before.restore(self.folder):  # damaged: the stage is done again
+            _link(entered, self.folder / STATE)
+        if not before.restore(self.folder, entered.name):
+            raise TrainingError(f"{entered}: damaged; delete {self.folder} and run the phase again")
         self.objective.remember(before.memory)
         spent, used, kept = self.objective.cost, self.source.buffer.used, self.source.buffer.kept
         steps, held = self.source.loop.steps, self.source.loop.held
@@ -111,6 +124,7 @@ class StagedTraining:
             metrics=self.metrics,
             span=span,
         )
+        self.objective.cpu()
         leaving = self.validation.measure(self.body.model)
         harmed = leaving.loss(self.text_share) > entry.loss(self.text_share) + self.config.dreams.harm
         taken_back = cycle is not None and harmed
@@ -123,7 +137,7 @@ class StagedTraining:
             taken_back=taken_back,
             loss=done.final_loss,
             tokens=tokens,
-            cost=TRAIN_COST * tokens + self.objective.cost - spent + DREAM_COST * written,
+            cost=TRAIN_COST * tokens + self.objective.cost - spent + DREAM_COST * written + self.validation.cost,
             loop=self._loop(steps, held) if self.objective.controlled else None,
             dreams=cycle and self._counted(cycle, used, kept),
         )
@@ -131,8 +145,12 @@ class StagedTraining:
             _link(entered, self.folder / STATE)
         return record
 
+    def _entry(self, index: int) -> Path:
+        """Where the model stood as a stage began."""
+        return self.folder / f"entry-{index}.safetensors"
+
     def _dreams(self, index: int, stage: ForgeStage) -> tuple[list[Dream], Cycle | None, int]:
-        """(what passed the filters, what became of all, tokens that the dreamer wrote) as a stage begins."""
+        """(what passed the filters, what became of all, tokens that the dreamer read and wrote) as a stage begins."""
         config = self.config.dreams
         if not (stage.dreams and config.enabled):
             return [], None, 0
@@ -140,6 +158,7 @@ class StagedTraining:
         prompts = store_prompts(self.data, config, self.config.mix.model_dump(), self.config.seed, cycle)
         written = dream(self.body.frozen(), self.data.tokenizer, prompts, config, self.config.seed, cycle)
         kept, counted = sift(written, config)
+        kept = [one for one in kept if len(one.tokens) <= self.data.block_tokens]
         return kept, counted, sum(len(one.tokens) for one in written)
 
     def _counted(self, cycle: Cycle, used: int, kept: int) -> DreamCycle:
@@ -162,6 +181,7 @@ class StagedTraining:
         return LoopRecord(
             steps=loop.steps - steps,
             held=loop.held - held,
+            overall=loop.overall,
             success=loop.success,
             difficulty=loop.difficulty,
             exponent=loop.exponent,
@@ -218,5 +238,6 @@ def _link(source: Path, target: Path) -> None:
     """Make `target` a second name of `source`, atomically: states are never written to, only replaced."""
     temporary = target.with_suffix(f".{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
-    os.link(source, temporary)
-    temporary.replace(target)
+    with explain_os_errors(target):
+        link_or_copy(str(source), str(temporary))
+        temporary.replace(target)

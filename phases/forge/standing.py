@@ -15,7 +15,7 @@ from phases.training.loss import row_nll
 
 TASKS = ("reasoning", "memory")
 ROWS = 16
-"""Text rows of one pass."""
+"""Rows of one pass: items of similar length, so that little is padding."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ class Validation:
     items: dict[str, list[Batch]]
     text_NT: torch.Tensor
     """(N, T+1) tokens."""
+
+    @property
+    def cost(self) -> float:
+        """Passes over a token of one look."""
+        rows = [batch.tokens_BT.numel() for batches in self.items.values() for batch in batches]
+        return float(sum(rows) + self.text_NT[:, 1:].numel())
 
     @torch.no_grad()
     def measure(self, model: Any) -> Standing:
@@ -54,7 +60,9 @@ def open_validation(data: Dataset, items: int, blocks: int) -> Validation:
     missing = [name for name, size in sizes.items() if size == 0]
     if missing:
         raise DataError(f"{data.path}: no validation data of {missing[0]}; prepare some: forge measures stages on it")
-    return Validation({n: encode_items(data.tokenizer, found) for n, found in chosen.items()}, torch.from_numpy(text))
+    return Validation(
+        {n: encode_items(data.tokenizer, found, ROWS) for n, found in chosen.items()}, torch.from_numpy(text)
+    )
 
 
 def text_loss(model: Any, text_NT: torch.Tensor) -> float:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
 from phases.bitnet.storage import LATENT, count_off_lattice, open_latent, read_settings
-from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint
+from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.data.pack import pack_items
 from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
 from phases.errors import CheckpointError, ConfigError
@@ -22,6 +22,7 @@ from phases.forge import knowledge, stages
 from phases.forge.config import ForgeTrainingConfig
 from phases.forge.history import HISTORY, read_history
 from phases.forge.run import PACKED, PLAIN, control_steps, run
+from phases.forge.stages import rate_at
 from phases.forge.standing import open_validation
 from phases.packed.model import packed_matrices
 from phases.quiet_star.mixing import MixingHead
@@ -131,8 +132,7 @@ def test_it_stays_on_the_lattice_and_can_be_trained_on(whole: Checkpoint, parent
 
 def test_the_control_had_as_much_as_all_of_ours(whole: Checkpoint) -> None:
     history, plain = read_history(whole.path), whole.siblings[PLAIN].manifest["metrics"]
-    steps = control_steps(config(), history, BLOCK)
-    assert plain["tokens"] == steps * 4 * BLOCK > history.tokens
+    assert plain["tokens"] == control_steps(config(), history, BLOCK) * 4 * BLOCK > history.tokens
     assert history.cost <= plain["passes"] == 3 * plain["tokens"] < history.cost + 3 * 4 * BLOCK
 
 
@@ -165,16 +165,16 @@ def test_killed_again_and_again_it_ends_in_the_same_bits(
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
             kill(patch, where, after)
             run([parent], config(), tmp_path / "out", data=data)
-        assert (tmp_path / "out.work").is_dir()
     assert run([parent], config(), tmp_path / "out", data=data).family_digest == whole.family_digest
 
 
 def test_killed_between_stages(whole: Checkpoint, parent: Checkpoint, data: Dataset, tmp_path: Path) -> None:
-    """And resumed twice: what is done is not done again."""
     seen: list[str] = []
+    rates: dict[int, float] = {}
 
     def stop(step: int, values: Any) -> None:
         seen.extend(values)
+        rates.update({step: values["plain/rate_factor"]} if "plain/rate_factor" in values else {})
         if "stage/validation_nats" in values:
             raise KeyboardInterrupt
 
@@ -183,7 +183,9 @@ def test_killed_between_stages(whole: Checkpoint, parent: Checkpoint, data: Data
             run([parent], config(), tmp_path / "out", data=data, metrics=stop)
     made = run([parent], config(), tmp_path / "out", data=data, metrics=stop)
     assert made.family_digest == whole.family_digest
-    assert seen.count("stage/validation_nats") == 4
+    assert seen.count("stage/validation_nats") == 4  # what is done is not done again
+    steps = made.siblings[PLAIN].manifest["metrics"]["tokens"] / (4 * BLOCK)  # of which the control has more
+    assert rates == pytest.approx({step: rate_at(config(), step * 10 / steps) for step in (0, 10, round(steps) - 1)})
 
 
 def test_without_ingredients_it_is_the_control(full: Checkpoint, data: Dataset, tmp_path: Path) -> None:
@@ -192,7 +194,6 @@ def test_without_ingredients_it_is_the_control(full: Checkpoint, data: Dataset, 
     assert set(made.siblings) == {PLAIN} and history.best == "b" and history.self_knowledge is None
     assert plain.manifest["metrics"] == made.manifest["metrics"] == {"tokens": 2560, "passes": 3.0 * 2560}
     assert all(torch.equal(tensor, plain.tensors()[name]) for name, tensor in made.tensors().items())
-    assert not torch.equal(made.tensors()["model.norm.weight"], full.tensors()["model.norm.weight"])
 
 
 def test_what_no_stage_improves_on_stays_the_parent(parent: Checkpoint, data: Dataset, tmp_path: Path) -> None:
@@ -239,8 +240,7 @@ def test_bad_input_is_one_clear_line(
         run([parent, parent], config(), tmp_path / "out", data=data)
     with pytest.raises(CheckpointError, match="packed, which forge cannot train; give what it was packed from"):
         run([whole.siblings[PACKED]], config(), tmp_path / "out", data=data)
-    tokenizer = open_checkpoint(full.path).tokenizer()
-    tokenizer.add_tokens(["<|new|>"])
+    (tokenizer := full.tokenizer()).add_tokens(["<|new|>"])
     tokenizer.save_pretrained(shutil.copytree(data.path, tmp_path / "other") / "tokenizer")
     other = Dataset(tmp_path / "other", "other", {**data.card, "vocabulary": 258})
     with pytest.raises(CheckpointError, match="its tokenizer is not the one that .* was prepared with"):

@@ -11,10 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from phases.bitnet.config import Quantisation
+from phases.bitnet.estimator import Quantised
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.data.pack import pack_items
 from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
 from phases.errors import ConfigError, DataError
+from phases.forge.body import Body
 from phases.forge.config import ForgeTrainingConfig
 from phases.forge.history import History, read_history
 from phases.forge.stages import StagedTraining, rate_at
@@ -26,13 +29,9 @@ from phases.tasks.item import render_completion, render_prompt
 BLOCK = 64
 TASKS = {
     "reasoning": [{"name": "chain_sum", "params": {"min_digits": 1, "max_digits": 1, "min_terms": 2, "max_terms": 3}}],
-    "recall": {"pairs": [2], "max_queries": 1},
-    "needle": {"share": 0.0},
-    "reasoning_train_items": 40,
-    "memory_train_items": 40,
-    "validation_items": 20,
-    "test_items": 20,
-    "choice_items": 0,
+    **{"recall": {"pairs": [2], "max_queries": 1}, "needle": {"share": 0.0}, "choice_items": 0},
+    **dict.fromkeys(("reasoning_train_items", "memory_train_items"), 40),
+    **dict.fromkeys(("validation_items", "test_items"), 20),
 }
 OFF = {name: {"enabled": False} for name in ("chaos", "dreams", "self_model")}
 LENIENT = {"prompts": 12, "prompt_tokens": 8, "new_tokens": 8, "likelihood": (0.0, 9.0), "validity": 0.0}
@@ -52,8 +51,7 @@ def data(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Datase
             arrays |= {name: packed.tokens_NT, f"{name}.mask": packed.mask_NT}
         for name, array in arrays.items():
             np.save(path / "blocks" / f"{split}.{name}.npy", array, allow_pickle=False)
-    card = {"block_tokens": BLOCK, "vocabulary": 257, "sources": [], "config": {"tasks": TASKS}}
-    seal_dataset(path, card)
+    seal_dataset(path, {"block_tokens": BLOCK, "vocabulary": 257, "sources": [], "config": {"tasks": TASKS}})
     return open_dataset(path)
 
 
@@ -85,6 +83,19 @@ def parameters(path: Path) -> dict[str, torch.Tensor]:
 
 def equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+@pytest.mark.parametrize("ternary", [True, False])
+def test_the_dreamer_is_the_model_as_it_is_now(
+    ternary: bool, make_model: Any, write_ternary: Any, parent: Checkpoint, data: Dataset
+) -> None:
+    quantised = Quantised(make_model("llama", 32), Quantisation(group=16))
+    body = Body(write_ternary(quantised, tokenizer=data.tokenizer) if ternary else parent, data)
+    with torch.no_grad():
+        for parameter in body.model.parameters():
+            parameter.mul_(-1.5)
+    dreamer, now = body.frozen(), dict(body.fold().named_parameters())
+    assert all(torch.equal(p, now[name]) and not p.requires_grad for name, p in dreamer.named_parameters())
 
 
 def test_rates_are_linear_within_stages(parent: Checkpoint, data: Dataset, tmp_path: Path) -> None:
