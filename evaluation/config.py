@@ -27,7 +27,7 @@ class EvaluationConfig(StrictModel):
     seed: SectionSeed = 0
     """Seed of the bootstrap and of the thoughts; empty: the run's."""
     sigmas: float = Field(2.0, ge=0)
-    """Standard errors that a cognate gate's difference must exceed."""
+    """Standard errors that a gate's difference must exceed."""
     regression: float = Field(0.05, ge=0)
     """Largest share by which bits per byte may rise over the parent's, or right answers of a task be lost."""
     exit_confidence: float = Field(0.5, gt=0, le=1)

@@ -45,9 +45,13 @@ def stage_curves(table: Table) -> Figure:
         axes = figure.add_subplot(1, 3, number)
         for name in panel:
             entry, leaving = table.columns.index(f"{name} in"), table.columns.index(f"{name} out")
-            first = [float(row[entry] or 0) for row in table.rows[:1]]
-            values = first + [float(row[leaving] or 0) for row in table.rows]
-            axes.plot(range(len(values)), values, marker="o", markersize=3, label=name)
+            back = [row[2] == "taken back" for row in table.rows]
+            starts, ends = ([float(row[column] or 0) for row in table.rows] for column in (entry, leaving))
+            went_on = [a if taken else b for a, b, taken in zip(starts, ends, back, strict=True)]
+            axes.plot(range(len(names)), starts[:1] + went_on, marker="o", markersize=3, label=name)
+            for place, (end, taken) in enumerate(zip(ends, back, strict=True), start=1):
+                if taken:
+                    axes.plot(place, end, "rx")
         axes.set_xticks(range(len(names)), names, rotation=60, fontsize=7)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)

@@ -7,9 +7,12 @@ import torch
 
 from evaluation.judgement import Cell, Table
 from evaluation.metric import Metric
+from phases.forge.chaos import lyapunov_exponent
 from phases.forge.complexity import activation_rank, matrices, mean_rank, weight_width
 from phases.forge.history import History
 
+POWER = 4
+"""Iterations towards the direction that grows most."""
 ROWS = 8
 """Text blocks whose hidden states are looked at."""
 
@@ -51,21 +54,16 @@ def loop_table(history: History) -> dict[str, Table]:
             for task, difficulty in loop.difficulty.items():
                 rows.append((record.name, task, loop.success[task], difficulty, None, None, None, None, None))
             whole = (held, loop.exponent, loop.reference, loop.rate, loop.noise)
-            rows.append((record.name, "all tasks", _mean(loop.success), _mean(loop.difficulty), *whole))
+            rows.append((record.name, "all items asked", loop.overall, None, *whole))
     columns = ("stage", "task", "success", "difficulty", "steps in band", "exponent", "wanted", "rate", "noise")
     return (
         {"loop": Table(title="The closed loop as each stage ended", columns=columns, rows=tuple(rows))} if rows else {}
     )
 
 
-def _mean(values: Mapping[str, float | None]) -> float | None:
-    known = [value for value in values.values() if value is not None]
-    return sum(known) / len(known) if known else None
-
-
 def dream_metrics(history: History) -> list[Metric]:
-    """Dreams written, kept and used in all stages; none where nothing dreamt."""
-    cycles = [record.dreams for record in history.stages if record.dreams is not None]
+    """Dreams written, kept and used in the stages that were not taken back; none where nothing dreamt."""
+    cycles = [record.dreams for record in history.stages if record.dreams is not None and not record.taken_back]
     counts = {
         "written": sum(cycle.written for cycle in cycles),
         "kept": sum(cycle.kept for cycle in cycles),
@@ -84,28 +82,35 @@ def self_metrics(history: History) -> list[Metric]:
     if known is None:
         return []
     found = {"self_r2": known.r2, "self_r2_of_copy": known.copy_r2, "self_r2_of_scaled_copy": known.scaled_copy_r2}
+    found["self_target_variance"] = known.target_variance
     metrics = [
         Metric(name=f"forge/{name}", split="validation", value=value, n=ROWS, unit="R²")
         for name, value in found.items()
     ]
-    if known.recognised is not None and known.chance is not None:
-        for name, value in (("own_texts_recognised", known.recognised), ("own_texts_by_chance", known.chance)):
-            metrics.append(
-                Metric(name=f"forge/{name}", split="validation", value=value, n=known.texts, unit="share of texts")
-            )
+    told = {"recognised": (known.recognised, known.recognised_stderr), "by_chance": (known.chance, None)}
+    for name, (value, error) in told.items():
+        if value is not None:
+            title, unit = f"forge/own_texts_{name}", "share of texts"
+            metrics.append(Metric(name=title, split="validation", value=value, stderr=error, n=known.texts, unit=unit))
     return metrics
 
 
-@torch.no_grad()
 def complexity_table(models: Mapping[str, Any], text_NT: torch.Tensor) -> Table:
-    """A row a model: the width of its weights, the rank of its matrices and of its last hidden states."""
+    """A row a model: width of its weights, rank of its matrices and last states, and exponents.
+
+    Of a random direction and, sharpened by power iterations, of the one that grows most.
+    """
     rows: list[tuple[Cell, ...]] = []
     for name, model in models.items():
         width = weight_width(matrices(model)["all"])
         inner = mean_rank(matrices(model)["layers"])
-        hidden = model.base_model(input_ids=text_NT[:ROWS, :-1], use_cache=False).last_hidden_state.flatten(0, 1)
+        with torch.no_grad():
+            hidden = model.base_model(input_ids=text_NT[:ROWS, :-1], use_cache=False).last_hidden_state.flatten(0, 1)
         rank = activation_rank(hidden) / hidden.shape[-1]
-        rows.append((name, width.deviation, width.interdecile, inner, rank))
-    columns = ("model", "deviation / mean |w|", "interdecile / mean |w|", "rank of matrices", "rank of hidden states")
-    title = "Complexity: width of the weights; effective rank as a share of full"
+        exponents = [lyapunov_exponent(model, text_NT[:2, :-1], directions=2, power=n, seed=0) for n in (0, POWER)]
+        cells = [cell for found in exponents for cell in (found.value, found.stderr)]
+        rows.append((name, width.deviation, width.interdecile, inner, rank, *cells))
+    sizes = ("deviation / mean |w|", "interdecile / mean |w|", "rank of matrices", "rank of hidden states")
+    columns = ("model", *sizes, "exponent", "exponent ±", "largest exponent", "largest exponent ±")
+    title = "Width of the weights, effective rank as a share of full, Lyapunov exponent (nats a layer)"
     return Table(title=title, columns=columns, rows=tuple(rows))

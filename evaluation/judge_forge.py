@@ -26,13 +26,13 @@ from evaluation.forge_report import (
 from evaluation.judgement import Judgement
 from evaluation.measured import Measured, floor_metrics, item_tables, measure, model_metrics, text_floors
 from evaluation.metric import Control, Gate, Metric, Values, finite_check, gate, mean_metric, paired_control
-from evaluation.packed_file import file_gates, inspect_packed
+from evaluation.packed_file import PackedFile, file_gates, inspect_packed
 from evaluation.ratio import bits_difference, bits_per_byte, text_control
 from evaluation.retention import TASKS, lost_tasks, retention_metrics, task_retention, task_table
 from evaluation.significance import Difference, stratified_bootstrap
 from evaluation.specialities import NAMES, Units, held_out, matrix_table
 from evaluation.unseen import unseen_losses, unseen_table
-from phases.bitnet.storage import count_off_lattice, is_ternary
+from phases.bitnet.storage import count_off_lattice, is_ternary, read_settings
 from phases.bitnet.tensors import ternary_names
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
@@ -59,15 +59,13 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
     if not finite_gate.passed:
         return Judgement(metrics=(finite,), gates=(finite_gate,))
     measured |= {name: measure(models[name], tokenizer, units, config) for name in (PARENT, PLAIN)}
+    broken = [TITLES[name] for name in (PARENT, PLAIN) if measured[name].not_finite]
+    if broken:
+        raise CheckpointError(f"{checkpoint.path}: its {broken[0]} has NaN or infinite losses; make it again")
     answers = {name: _answers(model, tokenizer, units) for name, model in models.items()}
     unseen = {name: unseen_losses(model, tokenizer, data, config) for name, model in models.items()}
     ours, parent = measured[NAME], measured[PARENT]
-    packed = inspect_packed(checkpoint) if is_ternary(checkpoint.path) else None
-    lattice = (
-        ()
-        if packed is None
-        else file_gates(NAME, count_off_lattice(checkpoint.path, ternary_names(models[NAME])), packed)
-    )
+    packed, lattice = _lattice(checkpoint, parents[0], models[NAME])
     scores = {name: found.scores for name, found in measured.items()}
     return Judgement(
         metrics=(
@@ -88,6 +86,7 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
             *_comparison(measured, answers, PARENT, True, config),
             *_comparison(measured, answers, PLAIN, False, config),
             *_no_regression(measured, units, config),
+            *_budget(checkpoint),
             *lattice,
         ),
         tables={
@@ -101,6 +100,16 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
             **item_tables(units, scores),
         },
     )
+
+
+def _lattice(checkpoint: Checkpoint, parent: Checkpoint, model: Any) -> tuple[PackedFile | None, list[Gate]]:
+    """The packed form and its gates, when the parent was ternary: then the model has to be."""
+    if not is_ternary(parent.path):
+        return None, []
+    same = read_settings(checkpoint.path).quantisation == read_settings(parent.path).quantisation
+    packed = inspect_packed(checkpoint)
+    off = count_off_lattice(checkpoint.path, ternary_names(model))
+    return packed, [*file_gates(NAME, off, packed), gate("on the parent's lattice", f"{NAME}/lattice", same, ">=", 1)]
 
 
 def _comparison(
@@ -136,6 +145,15 @@ def _mean(pairs: Sequence[tuple[Values, Values]], config: EvaluationConfig) -> D
 def _answers(model: Any, tokenizer: Any, units: Units) -> Answers:
     """Nats a token of every item's right answer, by task."""
     return {task: answer_losses(model, encode_items(tokenizer, units.items[task]))[0] for task in TASKS}
+
+
+def _budget(checkpoint: Checkpoint) -> list[Gate]:
+    """The control had at least what ours had."""
+    ours, plain = (c.manifest["metrics"] for c in (checkpoint, checkpoint.siblings[PLAIN]))
+    return [
+        gate(f"the control had as many {name}", f"{PLAIN}/{name}", plain[name], ">=", ours[name])
+        for name in ("tokens", "passes")
+    ]
 
 
 def _no_regression(measured: Mapping[str, Measured], units: Units, config: EvaluationConfig) -> list[Gate]:
@@ -175,10 +193,10 @@ def _controls(
     measured: Mapping[str, Measured], answers: Mapping[str, Answers], checkpoint: Checkpoint
 ) -> tuple[Control, ...]:
     """Ours against the control and the parent on text and tasks; losses with a minus, so that more is better."""
-    made, plain = (c.manifest.get("metrics", {}) for c in (checkpoint, checkpoint.siblings[PLAIN]))
+    made, plain = (c.manifest["metrics"] for c in (checkpoint, checkpoint.siblings[PLAIN]))
     spent = (
-        f"{plain.get('tokens', 0):,.0f} tokens ({plain.get('passes', 0):,.0f} passes), "
-        f"ours {made.get('tokens', 0):,.0f} ({made.get('passes', 0):,.0f})"
+        f"{plain['tokens']:,.0f} tokens ({plain['passes']:,.0f} passes over one), "
+        f"ours {made['tokens']:,.0f} ({made['passes']:,.0f})"
     )
     controls: list[Control] = []
     for name, budget in ((PLAIN, spent), (PARENT, "no further training")):

@@ -68,8 +68,7 @@ def retention_metrics(model: str, ours: Measured, parent: Measured, units: Units
 
 def lost_tasks(units: Units, ours: Measured, parent: Measured, kept: float, sigmas: float) -> list[str]:
     """The single tasks whose retention lies below `kept` by more than `sigmas` standard errors."""
-    rows = [row for name in TASKS for row in _rows(units.items[name], ours.scores[name], parent.scores[name])]
-    shares = [(str(row[0]), row[-2], row[-1]) for row in rows]
+    shares = [(str(row[0]), row[-2], row[-1]) for row in _every_task(units, ours, parent)]
     return [task for task, share, error in shares if share is not None and _below(share, error, kept, sigmas)]
 
 
@@ -79,13 +78,18 @@ def _below(share: Cell, error: Cell, kept: float, sigmas: float) -> bool:
 
 def task_table(units: Units, ours: Measured, parent: Measured, model: str) -> Table:
     """Every task of reasoning and memory, and multiple choice: ours (called `model`), the parent's, retention."""
+    rows = _every_task(units, ours, parent)
+    columns = ("task", "n", "parent", "parent ±", model, f"{model} ±", "retention", "retention ±")
+    return Table(title="Retention by task", columns=columns, rows=tuple(rows))
+
+
+def _every_task(units: Units, ours: Measured, parent: Measured) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
     for name in TASKS:
         rows += _rows(units.items[name], ours.scores[name], parent.scores[name])
     if ours.choices is not None and parent.choices is not None:
         rows += _rows(units.items["choice"], ours.choices.right_N, parent.choices.right_N)
-    columns = ("task", "n", "parent", "parent ±", model, f"{model} ±", "retention", "retention ±")
-    return Table(title="Retention by task", columns=columns, rows=tuple(rows))
+    return rows
 
 
 def _rows(items: Sequence[Item], ours: Values, parent: Values) -> list[tuple[Cell, ...]]:

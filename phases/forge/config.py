@@ -56,7 +56,7 @@ class Chaos(StrictModel):
     focus: bool = True
     """Draw tasks in proportion to p · (1 − p) of their success p: what is always or never solved teaches little
     (arXiv 2408.15099). Off: as the data weighs them."""
-    tilt_gain: float = Field(2.0, ge=0)
+    tilt_gain: float = Field(0.0, ge=0)
     """How fast shares tilt to easier or harder tasks while the success over all is off the band; for tasks that no
     difficulty brings into it. 0: not at all."""
     tilt_limit: float = Field(4.0, ge=0)

@@ -77,9 +77,8 @@ def _make_forged(
     history = training.run()
     head, known = training.objective.head, history.up_to_best
     # A head that learnt nothing on the way to this model would be measured as if it had.
-    if head is not None and any(
-        stage.steps and which.self_model for stage, which in zip(known, config.stages, strict=False)
-    ):
+    learnt = [stage.self_model and done.steps > 0 for stage, done in zip(config.stages, known, strict=False)]
+    if head is not None and any(learnt):
         dreamt = any(stage.dreams and stage.dreams.kept and not stage.taken_back for stage in known)
         found = self_knowledge(training.body, head, config, data, dreamt)
         history = history.model_copy(update={"self_knowledge": found})
