@@ -84,7 +84,7 @@ def self_metrics(history: History) -> list[Metric]:
     found = {"self_r2": known.r2, "self_r2_of_copy": known.copy_r2, "self_r2_of_scaled_copy": known.scaled_copy_r2}
     found["self_target_variance"] = known.target_variance
     metrics = [
-        Metric(name=f"forge/{name}", split="validation", value=value, n=ROWS, unit="R²")
+        Metric(name=f"forge/{name}", split="validation", value=value, n=known.rows, unit="of variance")
         for name, value in found.items()
     ]
     told = {"recognised": (known.recognised, known.recognised_stderr), "by_chance": (known.chance, None)}

@@ -63,9 +63,9 @@ class Chaos(StrictModel):
     """Largest tilt t of shares · exp(t · success), either way."""
     every: int = Field(5, ge=1)
     """Steps between two measurements of the exponent."""
-    rows: int = Field(2, ge=1)
+    rows: int = Field(1, ge=1)
     """Rows that the exponent is measured on."""
-    directions: int = Field(2, ge=1)
+    directions: int = Field(1, ge=1)
     """Random tangent vectors that it is measured along."""
     exponent: float = 0.0
     """The exponent (nats a layer) that its course leads to, from where it stands as the loop begins."""
@@ -199,7 +199,7 @@ class ForgeTrainingConfig(PhaseConfig):
     """Optimizer, batch, precision, and all stages' steps; `warmup`, `decay` and `final_rate` give way to theirs."""
     mix: Mix = Mix(text=0.5, reasoning=0.4, memory=0.1)
     """Shares of the token streams, the same for the control."""
-    validation_items: int = Field(64, ge=8)
+    validation_items: int = Field(48, ge=8)
     """Validation items of each task that a stage is measured on as it begins and ends."""
     validation_blocks: int = Field(8, ge=2)
     """Validation text blocks, likewise."""

@@ -8,6 +8,7 @@
 
 import bisect
 import os
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -105,7 +106,8 @@ class StagedTraining:
         if not before.restore(self.folder):  # damaged: the stage is done again
             _link(entered, self.folder / STATE)
         if not before.restore(self.folder, entered.name):
-            raise TrainingError(f"{entered}: damaged; delete {self.folder} and run the phase again")
+            shutil.rmtree(self.folder)  # else what is left of it would be taken for the stage's beginning
+            raise TrainingError(f"{entered}: damaged, and removed with all its stages; run the same command again")
         self.objective.remember(before.memory)
         spent, used, kept = self.objective.cost, self.source.buffer.used, self.source.buffer.kept
         steps, held = self.source.loop.steps, self.source.loop.held

@@ -15,6 +15,7 @@ from evaluation.judgement import Judgement
 from evaluation.judges import JUDGES
 from phases.bitnet.config import BitnetConfig
 from phases.bitnet.run import run as run_bitnet
+from phases.bitnet.storage import SETTINGS, read_settings
 from phases.checkpoint import MANIFEST, Checkpoint, Manifest, open_checkpoint, write_manifest
 from phases.dataset import Dataset
 from phases.errors import CheckpointError
@@ -34,10 +35,12 @@ CONFIG = {
     "validation_blocks": 4,
 }
 BETTER = {"text: better than the parent", "answers: better than the parent"}
+BUDGET = {f"the control had as many {what}" for what in ("tokens", "passes")}
 EQUAL = {f"{what}: no worse than the control" for what in ("text", "answers", "tasks")}
 SUMS, RECALL = (f"{what}: 95% of the parent's right answers" for what in ("reasoning", "memory"))
 TASKS, BITS = "tasks: no worse than the parent", "bits per byte within 5% of the parent's"
 SINGLE = "no single task below 95% of the parent's right answers by 2 standard errors"
+SAME_LATTICE = "on the parent's lattice"
 LATTICE = {"every linear weight is on the lattice", "unpacked weights are bit for bit the same"}
 SIZE = {"packed bytes are at most as promised", "packed bytes are at least as promised"}
 
@@ -82,7 +85,9 @@ def failed(judgement: Judgement) -> set[str]:
 
 
 def test_a_real_run_is_held_against_parent_and_control(judgement: Judgement, made: Checkpoint) -> None:
-    assert {gate.name for gate in judgement.gates} == {"no NaN", TASKS, BITS, SINGLE, *BETTER, *EQUAL, SUMS}
+    assert {gate.name for gate in judgement.gates} == {
+        "no NaN", TASKS, BITS, SINGLE, SUMS, *BETTER, *EQUAL, *BUDGET,
+    }  # fmt: skip
     assert len(judgement.controls) == 10 and {control.name for control in judgement.controls} == {PARENT, PLAIN}
     for control in judgement.controls:
         assert control.n > 1 and control.stderr is not None
@@ -100,7 +105,12 @@ def test_the_control_had_our_tokens_and_our_passes(judgement: Judgement, made: C
     assert plain["tokens"] >= ours["tokens"] > 0 and plain["passes"] >= ours["passes"] > 3 * ours["tokens"]
     assert read_history(made.path).cost == ours["passes"]
     budget = next(control.budget for control in judgement.controls if control.name == PLAIN)
-    assert budget.startswith(f"{plain['tokens']:,.0f} tokens ({plain['passes']:,.0f} passes), ours")
+    assert budget.startswith(f"{plain['tokens']:,.0f} tokens ({plain['passes']:,.0f} passes over one), ours")
+    gates = {gate.name: gate for gate in judgement.gates if gate.name in BUDGET}
+    assert all(gate.passed for gate in gates.values())
+    for name in ("tokens", "passes"):
+        found = gates[f"the control had as many {name}"]
+        assert (found.value, found.comparison, found.threshold) == (plain[name], ">=", ours[name])
 
 
 def test_tables_and_metrics_come_from_the_history(judgement: Judgement, made: Checkpoint) -> None:
@@ -138,7 +148,7 @@ def test_a_damaged_model_fails_what_it_lost(
     broken = change_weights(lambda weights: weights["model.norm.weight"].neg_())
     verdict = judge(altered(made, tmp_path / "broken", broken), [parent], world, QUICK)
     assert failed(verdict) >= {*BETTER, BITS, TASKS, SINGLE, SUMS}
-    assert [gate.metric for gate in verdict.gates if gate.name == SINGLE] == ["sum"]
+    assert [gate.metric for gate in verdict.gates if gate.name == SINGLE] == ["sum, cloze"]  # of every kind
 
 
 def test_nan_ends_the_judgement(made: Checkpoint, parent: Checkpoint, world: Dataset, tmp_path: Path) -> None:
@@ -177,7 +187,8 @@ def ternary_made(ternary: Checkpoint, world: Dataset, tmp_path_factory: pytest.T
 
 def test_a_ternary_model_stays_on_its_lattice(ternary: Checkpoint, ternary_made: Checkpoint, world: Dataset) -> None:
     verdict = judge(ternary_made, [ternary], world, QUICK)
-    assert {gate.name for gate in verdict.gates} >= LATTICE | SIZE and not failed(verdict) & (LATTICE | SIZE)
+    found = LATTICE | SIZE | {SAME_LATTICE}
+    assert {gate.name for gate in verdict.gates} >= found and not failed(verdict) & found
     bytes_on_disk = (ternary_made.siblings[PACKED].path / "model.safetensors").stat().st_size
     assert verdict.metric("packed/bytes").value == bytes_on_disk
 
@@ -188,13 +199,40 @@ def test_a_weight_off_the_lattice_fails_its_gate(
     name = "model.layers.0.mlp.up_proj.weight"
     nudge = change_weights(lambda weights: weights[name].view(-1)[:5].add_(0.01))
     verdict = judge(altered(ternary_made, tmp_path, nudge), [ternary], world, QUICK)
-    assert failed(verdict) & (LATTICE | SIZE) == LATTICE
+    assert failed(verdict) & (LATTICE | SIZE | {SAME_LATTICE}) == LATTICE
     assert next(gate.value for gate in verdict.gates if gate.name == "every linear weight is on the lattice") >= 5
 
 
-def test_a_ternary_model_must_have_a_packed_form(
+def test_another_group_than_the_parent_s_is_another_lattice(
     ternary: Checkpoint, ternary_made: Checkpoint, world: Dataset, tmp_path: Path
 ) -> None:
-    gone = altered(ternary_made, tmp_path, lambda path: shutil.rmtree(path / "siblings" / PACKED))
-    with pytest.raises(CheckpointError, match="packed form is missing"):
-        judge(gone, [ternary], world, QUICK)
+    """Weights on the lattice of groups of 16 are on that of 8 as well: nothing but the settings tells."""
+
+    def regroup(path: Path) -> None:
+        settings = read_settings(path)
+        finer = settings.quantisation.model_copy(update={"group": 8})
+        (path / SETTINGS).write_text(settings.model_copy(update={"quantisation": finer}).model_dump_json())
+
+    verdict = judge(ternary_made, [altered(ternary, tmp_path, regroup)], world, QUICK)
+    assert failed(verdict) & (LATTICE | SIZE | {SAME_LATTICE}) == {SAME_LATTICE}
+    verdict = judge(altered(ternary_made, tmp_path / "ours", regroup), [ternary], world, QUICK)
+    assert failed(verdict) & (LATTICE | {SAME_LATTICE}) == {SAME_LATTICE}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: shutil.rmtree(path / "siblings" / PACKED), "packed form is missing"),
+        (lambda path: (path / SETTINGS).unlink(), "not ternary"),
+    ],
+)
+def test_the_child_of_a_ternary_model_must_be_one(
+    ternary: Checkpoint,
+    ternary_made: Checkpoint,
+    world: Dataset,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    message: str,
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        judge(altered(ternary_made, tmp_path, damage), [ternary], world, QUICK)

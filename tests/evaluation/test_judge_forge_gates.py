@@ -17,6 +17,7 @@ from evaluation.ratio import BlockLosses
 from evaluation.specialities import Units, held_out
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint, save_family
 from phases.dataset import Dataset
+from phases.errors import CheckpointError
 from phases.forge.history import HISTORY, History
 from phases.forge.run import PLAIN
 
@@ -25,7 +26,9 @@ BETTER = {f"{what}: better than the parent" for what in ("text", "answers")}
 EQUAL = {f"{what}: no worse than the control" for what in ("text", "answers", "tasks")}
 TASKS, BITS = "tasks: no worse than the parent", "bits per byte within 5% of the parent's"
 SUMS, RECALL = (f"{what}: 95% of the parent's right answers" for what in ("reasoning", "memory"))
+BUDGET = {f"the control had as many {what}" for what in ("tokens", "passes")}
 SINGLE = "no single task below 95% of the parent's right answers by 2 standard errors"
+SPENT = {"tokens": 1000.0, "passes": 3500.0}
 WOBBLE = np.tile([1.0, -1.0], 20)
 """Of 40 text blocks: noise of standard deviation 1 around any difference."""
 
@@ -73,14 +76,18 @@ class Judging:
         return Measured(text=blocks, half=blocks, scores=scores, choices=None)
 
 
+def save(family: Checkpoint, world: Dataset, root: Path, spent: dict[str, float]) -> Checkpoint:
+    """A forge checkpoint and a control that was given what `spent` says; what they can do is made up."""
+    history, model = {HISTORY: History().model_dump_json()}, family.model()
+    for name, metrics, texts in (("root", SPENT, history), (PLAIN, spent, {})):
+        save_checkpoint(root / name, model, world.tokenizer, Manifest(name, metrics=metrics), texts=texts)
+    return save_family(root / "forge", root / "root", {PLAIN: root / PLAIN})
+
+
 @pytest.fixture(scope="module")
 def made(family: Checkpoint, world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """A forge checkpoint and its control; what they can do is made up."""
-    root: Path = tmp_path_factory.mktemp("made")
-    history = {HISTORY: History().model_dump_json()}
-    for name, texts in (("root", history), (PLAIN, {})):
-        save_checkpoint(root / name, family.model(), world.tokenizer, Manifest(name), texts=texts)
-    return save_family(root / "forge", root / "root", {PLAIN: root / PLAIN})
+    """A control of the very same cost."""
+    return save(family, world, tmp_path_factory.mktemp("made"), SPENT)
 
 
 @pytest.fixture
@@ -102,7 +109,7 @@ def value(judgement: Judgement, name: str) -> float:
 def test_a_model_better_at_everything_passes(judging: Judging) -> None:
     verdict = judging(GOOD, USUAL, USUAL)
     assert verdict.passed and {gate.name for gate in verdict.gates} == {
-        "no NaN", TASKS, BITS, SUMS, RECALL, SINGLE, *BETTER, *EQUAL,
+        "no NaN", TASKS, BITS, SUMS, RECALL, SINGLE, *BETTER, *EQUAL, *BUDGET,
     }  # fmt: skip
     for name in ("text: better than the parent", "text: no worse than the control"):
         assert value(verdict, name) == pytest.approx(3 / 10 / np.log(2))
@@ -177,3 +184,31 @@ def test_text_may_rise_by_a_twentieth(judging: Judging) -> None:
     others = {"text: better than the parent", "text: no worse than the control"}
     assert failed(judging(Figures(25, 29, 31.4, 0.5), USUAL, USUAL)) == others
     assert failed(judging(Figures(25, 29, 31.6, 0.5), USUAL, USUAL)) == {*others, BITS}
+
+
+@pytest.mark.parametrize(
+    ("spent", "short"),
+    [
+        ({"tokens": 999.0, "passes": 3500.0}, {"the control had as many tokens"}),
+        ({"tokens": 1000.0, "passes": 3499.0}, {"the control had as many passes"}),
+        ({"tokens": 1200.0, "passes": 3600.0}, set()),
+    ],
+)
+def test_a_control_that_was_given_less_shows_nothing(
+    judging: Judging, family: Checkpoint, world: Dataset, tmp_path: Path, spent: dict[str, float], short: set[str]
+) -> None:
+    judging.made = save(family, world, tmp_path, spent)
+    verdict = judging(GOOD, USUAL, USUAL)
+    assert failed(verdict) == short
+    assert {value(verdict, f"the control had as many {name}") for name in SPENT} == set(spent.values())
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_what_ours_is_compared_with_must_be_finite(judging: Judging, broken: float) -> None:
+    """Nothing is worse than NaN, so that a broken control would let everything pass."""
+    bad = Figures(text=np.array([broken] + 39 * [30.0]))
+    with pytest.raises(CheckpointError, match="its control has NaN or infinite losses"):
+        judging(GOOD, USUAL, bad)
+    with pytest.raises(CheckpointError, match="its parent has NaN or infinite losses"):
+        judging(GOOD, bad, USUAL)
+    assert failed(judging(bad, bad, bad)) == {"no NaN"}

@@ -151,16 +151,20 @@ def test_multiple_choice_needs_both() -> None:
 
 
 def test_a_single_task_is_lost_beyond_its_error() -> None:
-    """Of ten right answers of a and of r; b is one that the parent cannot do, and c is multiple choice."""
+    """Of ten right answers of a and of r and four of c, multiple choice; b is one that the parent cannot do."""
     found = units("a" * 12 + "b" * 4, "r" * 10, "c" * 4)
     parent = measured([1] * 10 + [0] * 6, [1] * 10, choices=[1] * 4)
-    ours = measured([1] * 9 + [0] * 7, [1] * 3 + [0] * 7, choices=[0] * 4)
+    ours = measured([1] * 9 + [0] * 7, [1] * 3 + [0] * 7, choices=[1, 1, 1, 0])
     # Of r 0.3 is kept, with an error of √(10/9 · (3 · 0.7² + 7 · 0.3²)) / 10 = 0.153: 0.95 is four errors away.
     assert lost_tasks(found, ours, parent, 0.95, 4.2) == ["r"]
     assert lost_tasks(found, ours, parent, 0.95, 4.3) == []
     # Of a 0.9 is kept, with an error of √(12/11 · (9 · 0.1² + 0.9²)) / 10 = 0.099.
-    assert lost_tasks(found, ours, parent, 0.95, 0.4) == ["a", "r"]
-    assert lost_tasks(found, ours, parent, 0.95, 0.6) == ["r"]
+    # Of c 0.75, with an error of √(4/3 · (3 · 0.25² + 0.75²)) / 4 = 0.25.
+    assert lost_tasks(found, ours, parent, 0.95, 0.4) == ["a", "r", "c"]
+    assert lost_tasks(found, ours, parent, 0.95, 0.6) == ["r", "c"]
+    assert lost_tasks(found, ours, parent, 0.95, 0.9) == ["r"]
+    without = [Measured(m.text, m.half, m.scores, None) for m in (ours, parent)]
+    assert lost_tasks(found, ours, without[1], 0.95, 0.6) == lost_tasks(found, *without, 0.95, 0.6) == ["r"]
     assert lost_tasks(found, parent, ours, 0.95, 0.0) == [] == lost_tasks(found, parent, parent, 1.0, 0.0)
 
 

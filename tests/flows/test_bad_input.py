@@ -21,7 +21,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         code = int(str(stopped.code))
     shown = capsys.readouterr()
     assert code == 2 and shown.out == ""
-    said = ("data:", "cognate:", "evomerge:", "quiet_star:", "bitnet:", "forge:")
+    said = ("data:", "cognate:", "evomerge:", "quiet_star:", "bitnet:", "forge: running")
     lines = [line for line in shown.err.splitlines() if not line.startswith(said)]
     assert len(lines) == 1 and lines[0].startswith("forge: "), shown.err
     return lines[0]

@@ -149,7 +149,7 @@ def test_the_parts_of_the_exponents_loop() -> None:
 
 
 def test_shares_follow_the_variance_of_success_and_none_starves() -> None:
-    loop = Loop(Chaos(tilt_gain=0.0), {"half": 1.0, "often": 1.0, "never": 1.0, "unseen": 4.0})
+    loop = Loop(Chaos(), {"half": 1.0, "often": 1.0, "never": 1.0, "unseen": 4.0})
     loop.observe_success(counts(5, 8, 0, 0), counts(10, 10, 10, 0))
     total = 0.25 + 0.16 + LEAST + 0.25
     shares = {"half": 0.25 / total, "often": 0.16 / total, "never": LEAST / total, "unseen": 0.25 / total}
@@ -166,6 +166,18 @@ def test_the_tilt_by_hand() -> None:
     odds = math.exp(2 * (0.9 - 0.1)) * 0.2 / 0.8
     assert tilted([0.2, 0.8], [0.9, 0.1], 2.0) == pytest.approx([odds / (1 + odds), 1 / (1 + odds)])
     assert tilted([0.5, 0.5], [1.0, None], 3.0) == tilted([0.5, 0.5], [1.0, 0.5], 3.0)
+
+
+@pytest.mark.parametrize("right", [0, 24])
+def test_by_default_shares_do_not_tilt(right: int) -> None:
+    loops = [
+        Loop(settings, {"a": 1.0, "b": 1.0}) for settings in (Chaos(focus=False), Chaos(focus=False, tilt_gain=2.0))
+    ]
+    for _ in range(9):
+        for loop in loops:
+            loop.observe_success(counts(right, 12), counts(ITEMS, ITEMS // 2))
+    assert loops[0].shares == {"a": 0.5, "b": 0.5} and loops[0].curves()["tilt"] == 0
+    assert loops[1].curves()["tilt"] * (12 - right) > 0
 
 
 @pytest.mark.parametrize("chances", [(0.95, 0.1), (0.9, 0.3, 0.05), (0.98, 0.9, 0.5)])
@@ -187,7 +199,7 @@ def test_tasks_that_no_difficulty_helps_are_mixed_until_the_whole_is_in_the_band
 
 
 def test_the_state_comes_back_bit_for_bit() -> None:
-    settings, rng = Chaos(), np.random.default_rng(1)
+    settings, rng = Chaos(tilt_gain=0.5), np.random.default_rng(1)
     whole, second = Loop(settings, {"a": 1.0, "b": 2.0}), Loop(settings, {"a": 1.0, "b": 2.0})
     second.load(load(save(whole.state())))
     assert second.curves() == whole.curves() and second.reference is None
@@ -200,4 +212,5 @@ def test_the_state_comes_back_bit_for_bit() -> None:
             loop.observe_success(right, counts(8, 9))
             loop.observe_exponent(value, step / 40)
     assert second.curves() == whole.curves() and second.shares == whole.shares
+    assert whole.curves()["tilt"] != 0
     assert all(torch.equal(tensor, second.state()[name]) for name, tensor in whole.state().items())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from phases.dataset import Dataset
+from phases.dataset import SPLITS, Dataset
 from phases.decoding import encode
 from phases.errors import ConfigError
 from phases.forge.config import Dreams
@@ -50,6 +50,10 @@ def text_dream(*written: int, truth: tuple[int, ...] = (1, 2, 3, 4, 5, 6), nats:
     return Dream(Prompt((9, 9), None, truth), written, label, nats, False, None)
 
 
+def task_dream(right: bool) -> Dream:
+    return Dream(Prompt((1,), ITEM, (2, 0)), (2, 0), 0, 1.0, True, right)
+
+
 def test_prompts_are_in_proportion_to_the_mix_and_of_the_training_split(tiny_data: Dataset) -> None:
     prompts = store_prompts(tiny_data, CONFIG, ALL, 0, 0)
     kinds = ["text" if prompt.item is None else prompt.item.speciality for prompt in prompts]
@@ -62,6 +66,16 @@ def test_prompts_are_in_proportion_to_the_mix_and_of_the_training_split(tiny_dat
             assert prompt.item in tiny_data.items("train")
             text = render_prompt(tiny_data.tokenizer, prompt.item.prompt) + " " + prompt.item.answer
             assert prompt.tokens + prompt.truth == (*encode(tiny_data.tokenizer, text), 0)
+
+
+def test_another_split_has_prompts_of_its_own(tiny_data: Dataset) -> None:
+    prompts = store_prompts(tiny_data, CONFIG, ALL, 0, 0, "validation")
+    blocks = {split: {tuple(b.tolist()) for b in tiny_data.blocks(split, "text")[:, :15]} for split in SPLITS}
+    texts = {prompt.tokens + prompt.truth for prompt in prompts if prompt.item is None}
+    assert len(texts) == 24 and texts <= blocks["validation"] - blocks["train"] - blocks["test"]
+    asked = [prompt.item for prompt in prompts if prompt.item]
+    assert len(asked) == 16 and all(item in tiny_data.items("validation") for item in asked)
+    assert not any(item in tiny_data.items("train") for item in asked)
 
 
 def test_the_largest_remainder_is_rounded_up(tiny_data: Dataset) -> None:
@@ -142,8 +156,18 @@ def test_text_is_refused_by_likelihood_and_by_repetition() -> None:
     assert distinct_share((1, 2, 1, 2, 1, 2), 3) == 2 / 4 and distinct_share((1, 2), 3) == 1
 
 
+def test_text_that_breaks_off_is_short_and_an_answer_is_not() -> None:
+    config = CONFIG.model_copy(update={"new_tokens": 19})
+    assert refusal(text_dream(1, 2, 3), config) == "short"  # a quarter of 19, rounded down, is 4
+    assert refusal(text_dream(1, 2, 3, nats=9.0), config) == "short"  # whatever its likelihood
+    assert refusal(text_dream(1, 2, 3, 4), config) is None
+    assert refusal(text_dream(1, 2, 3), CONFIG) is None
+    assert refusal(task_dream(right=True), config) is None
+    assert sift([text_dream(1, 2, 3), text_dream(1, 2, 3, 4)], config)[1].refused == {"short": 1}
+
+
 def test_an_unfinished_answer_is_not_valid_even_if_right() -> None:
-    right = Dream(Prompt((1,), ITEM, (2, 0)), (2, 0), 0, 9.0, True, True)
+    right = replace(task_dream(right=True), nats=9.0)
     assert refusal(right, CONFIG) is None  # whatever its likelihood
     assert refusal(replace(right, finished=False), CONFIG) == "unfinished"
 
@@ -162,6 +186,28 @@ def test_below_the_validity_floor_nothing_is_kept(valid: int, floor: str | None)
     dreams = [text_dream(1, 2, 3, 4, nats=1.0 if i < valid else 9.0) for i in range(10)]
     kept, cycle = sift(dreams, CONFIG)
     assert cycle.floor == floor and cycle.valid == valid and cycle.kept == len(kept) == (0 if floor else valid)
+
+
+@pytest.mark.parametrize(
+    ("texts", "answers", "validity"),
+    [
+        ((9, 10), (1, 10), 0.1),  # 10 of 20 are valid, but hardly any answer is right
+        ((0, 2), (7, 8), 0.0),
+        ((4, 10), (3, 4), 0.4),
+        ((0, 0), (3, 4), 0.75),
+        ((2, 8), (0, 0), 0.25),
+        ((0, 0), (0, 0), 0.0),
+    ],
+)
+def test_validity_is_that_of_texts_or_of_tasks_whichever_is_less(
+    texts: tuple[int, int], answers: tuple[int, int], validity: float
+) -> None:
+    dreams = [text_dream(1, 2, 3, 4, 5, 6, nats=1.0 if i < texts[0] else 9.0) for i in range(texts[1])]
+    dreams += [task_dream(right=i < answers[0]) for i in range(answers[1])]
+    for least, floor in ((validity, None), (validity + 0.01, "validity_floor")):
+        kept, cycle = sift(dreams, CONFIG.model_copy(update={"validity": least, "diversity": 0.0}))
+        assert (cycle.floor, cycle.validity, cycle.valid) == (floor, validity, texts[0] + answers[0])
+        assert len(kept) == cycle.kept == (0 if floor else cycle.valid)
 
 
 def test_below_the_diversity_floor_nothing_is_kept() -> None:

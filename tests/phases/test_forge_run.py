@@ -18,12 +18,11 @@ from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.data.pack import pack_items
 from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
 from phases.errors import CheckpointError, ConfigError
-from phases.forge import knowledge, stages
 from phases.forge.config import ForgeTrainingConfig
 from phases.forge.history import HISTORY, read_history
 from phases.forge.run import PACKED, PLAIN, control_steps, run
 from phases.forge.stages import rate_at
-from phases.forge.standing import open_validation
+from phases.forge.standing import Validation, open_validation
 from phases.packed.model import packed_matrices
 from phases.quiet_star.mixing import MixingHead
 from phases.quiet_star.storage import ThinkingFile, load_thinker, thinking_files
@@ -188,7 +187,10 @@ def test_killed_between_stages(whole: Checkpoint, parent: Checkpoint, data: Data
     assert rates == pytest.approx({step: rate_at(config(), step * 10 / steps) for step in (0, 10, round(steps) - 1)})
 
 
-def test_without_ingredients_it_is_the_control(full: Checkpoint, data: Dataset, tmp_path: Path) -> None:
+def test_without_ingredients_it_is_the_control(
+    full: Checkpoint, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Validation, "cost", 0.0)  # looks at validation data give the control a few steps more
     made = run([full], config(**OFF, grokfast={}, stages=[{"name": "a"}, {"name": "b"}]), tmp_path / "out", data=data)
     history, plain = read_history(made.path), made.siblings[PLAIN]
     assert set(made.siblings) == {PLAIN} and history.best == "b" and history.self_knowledge is None
@@ -204,19 +206,13 @@ def test_what_no_stage_improves_on_stays_the_parent(parent: Checkpoint, data: Da
     assert all(torch.equal(tensor, parent.tensors()[name]) for name, tensor in made.tensors().items())
     latent = [load_file(one.path / LATENT) for one in (made, parent)]
     assert all(torch.equal(tensor, latent[1][name]) for name, tensor in latent[0].items())
-    assert made.siblings[PLAIN].manifest["metrics"]["tokens"] == history.tokens == 5 * 4 * BLOCK
+    assert made.siblings[PLAIN].manifest["metrics"]["tokens"] > history.tokens == 5 * 4 * BLOCK
 
 
-def test_recognition_is_measured_on_prompts_that_no_cycle_dreamt_from(
-    full: Checkpoint, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cycles, store = [], stages.store_prompts
-    for module in (stages, knowledge):
-        monkeypatch.setattr(module, "store_prompts", lambda *args: cycles.append(args[-1]) or store(*args))
-    dreams = [{"name": "b", "dreams": True}, {"name": "c", "dreams": True, "always": True}]
-    ruinous = config(stages=[{"name": "a", "rate": (900.0, 900.0)}, *dreams], patience=1)
-    run([full], ruinous, tmp_path / "out", data=data)
-    assert cycles == [1, 2]  # the first dreaming stage is left out
+def test_a_head_that_learnt_nothing_on_the_way_is_not_measured(full: Checkpoint, data: Dataset, tmp_path: Path) -> None:
+    ruined = config(stages=[{"name": "a"}, {"name": "b", "self_model": True, "rate": (900.0, 900.0)}])
+    made = run([full], ruined, tmp_path / "out", data=data)
+    assert read_history(made.path).best == "a" and read_history(made.path).self_knowledge is None
 
 
 def test_thoughts_ride_along(make_model: Callable[..., Any], data: Dataset, tmp_path: Path) -> None:
