@@ -90,7 +90,7 @@ class Chaos(StrictModel):
 class Dreams(StrictModel):
     """A frozen copy dreams from stored prompts; what passes the filters is kept in a buffer and mixed in."""
 
-    enabled: bool = True
+    enabled: bool = False
     """Whether dreams are written and trained on."""
     prompts: int = Field(192, ge=8)
     """Stored prompts that are dreamt from in a cycle, of every stream in proportion to the mix."""
@@ -131,7 +131,7 @@ class Dreams(StrictModel):
 class SelfModel(StrictModel):
     """An auxiliary head predicts later hidden states from earlier ones (arXiv 2407.10188), and own temperatures."""
 
-    enabled: bool = True
+    enabled: bool = False
     """Whether the head is trained, and the model with it."""
     weight: float = Field(0.1, ge=0)
     """Weight of the prediction's loss (1 − R²), beside a token's nats."""

@@ -29,11 +29,14 @@ TRAINING = {"batch_rows": 8, "precision": "fp32", "learning_rate": 0.001}
 CONFIG = {
     "training": {**TRAINING, "steps": 9},
     "stages": [{"name": "adapt"}, {"name": "dream", "dreams": True}, {"name": "self", "self_model": True}],
-    "dreams": {"prompts": 8, "prompt_tokens": 8, "new_tokens": 8, "validity": 0, "diversity": 0, "harm": 9},
+    "dreams": {
+        "enabled": True, "prompts": 8, "prompt_tokens": 8, "new_tokens": 8, "validity": 0, "diversity": 0, "harm": 9,
+    },
+    "self_model": {"enabled": True},
     "mix": TEXT,
     "validation_items": 8,
     "validation_blocks": 4,
-}
+}  # fmt: skip
 BETTER = {"text: better than the parent", "answers: better than the parent"}
 BUDGET = {f"the control had as many {what}" for what in ("tokens", "passes")}
 EQUAL = {f"{what}: no worse than the control" for what in ("text", "answers", "tasks")}

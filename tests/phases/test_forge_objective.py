@@ -28,7 +28,9 @@ PLAIN, EDGE, DREAMS, SELF = (
 def config(**changes: Any) -> ForgeTrainingConfig:
     stages = [stage.model_dump() for stage in (PLAIN, EDGE, DREAMS, SELF)]
     values = {"stages": stages, "training": {"steps": 40}, "chaos": {"every": 5, "rows": 2, "directions": 2}}
-    return ForgeTrainingConfig.parse({**values, **changes}, "test")
+    merged: dict[str, Any] = {**values, **changes}
+    on = {name: {"enabled": True, **merged.get(name, {})} for name in ("chaos", "dreams", "self_model")}
+    return ForgeTrainingConfig.parse({**merged, **on}, "test")
 
 
 def forging(model: Any, settings: ForgeTrainingConfig, stage: ForgeStage, teacher: Any = None) -> Forging:
@@ -204,7 +206,7 @@ def test_the_models_own_states_and_writing_are_added_with_their_weights(what: st
 def test_the_exponent_is_measured_every_so_often_and_sets_the_rate(
     tasks: bool, accumulation: int, tiny_model: Any, batch: Any
 ) -> None:
-    made = forging(tiny_model, config(chaos={"every": 5, "rows": 2, "exponent": -0.5}), EDGE)
+    made = forging(tiny_model, config(chaos={"every": 5, "rows": 2, "directions": 2, "exponent": -0.5}), EDGE)
     made.enter(EDGE, (10, 20))
     marks_BTC, loop, inputs_BT = no_marks(), made.source.loop, batch[0][:, :-1][::accumulation]
     marks_BTC[:, 5, ITEM] = torch.arange(4)

@@ -62,7 +62,9 @@ def config(**changes: Any) -> ForgeTrainingConfig:
         "training": {"steps": 40, "batch_rows": COUNT},
         "chaos": {"items": 60, "levels": 3, "tilt_gain": 0.0, "focus": False},
     }
-    return ForgeTrainingConfig.parse({**values, **changes}, "test")
+    merged: dict[str, Any] = {**values, **changes}
+    on = {name: {"enabled": True, **merged.get(name, {})} for name in ("chaos", "dreams", "self_model")}
+    return ForgeTrainingConfig.parse({**merged, **on}, "test")
 
 
 def dreams(count: int = 6) -> list[Dream]:

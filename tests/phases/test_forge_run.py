@@ -56,7 +56,9 @@ def config(**changes: Any) -> ForgeTrainingConfig:
         "training": {"steps": 10, "batch_rows": 4, "save_seconds": 0.0, "learning_rate": 0.003, "optimizer": "adamw"},
         **{"validation_items": 10, "validation_blocks": 4},
     }
-    return ForgeTrainingConfig.parse({**values, **changes}, "test")
+    merged: dict[str, Any] = {**values, **changes}
+    on = {name: {"enabled": True, **merged.get(name, {})} for name in ("chaos", "dreams", "self_model")}
+    return ForgeTrainingConfig.parse({**merged, **on}, "test")
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,9 @@ def config(stages: list[dict[str, Any]], *, rate: float = 0.003, steps: int = 8,
     chaos = {"items": 20, "levels": 2, "every": 1, "rows": 1, "directions": 1}
     values = {"stages": stages, "training": training, "chaos": chaos, "dreams": LENIENT, "self_model": {}}
     few = {"validation_items": 20, "validation_blocks": 4}
-    return ForgeTrainingConfig.parse({**values, **few, **changes}, "test")
+    merged: dict[str, Any] = {**values, **few, **changes}
+    on = {name: {"enabled": True, **merged.get(name, {})} for name in ("chaos", "dreams", "self_model")}
+    return ForgeTrainingConfig.parse({**merged, **on}, "test")
 
 
 def go(
