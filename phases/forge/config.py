@@ -39,7 +39,7 @@ class ForgeStage(StrictModel):
 class Chaos(StrictModel):
     """The closed loop: success of tasks into a band by their difficulty, the Lyapunov exponent along a course."""
 
-    enabled: bool = True
+    enabled: bool = False
     """Whether the loop acts; off, its stages draw the data's own rows."""
     band: tuple[float, float] = (0.55, 0.75)
     """Share of tasks solved that it steers to."""
@@ -195,7 +195,7 @@ class ForgeTrainingConfig(PhaseConfig):
     """Predicting one's own states."""
     grokfast: Grokfast = Grokfast()
     """Filtering the gradients."""
-    training: TrainingConfig = TrainingConfig(steps=150, optimizer="adamw", learning_rate=0.0005)
+    training: TrainingConfig = TrainingConfig(steps=180, optimizer="adamw", learning_rate=0.0005)
     """Optimizer, batch, precision, and all stages' steps; `warmup`, `decay` and `final_rate` give way to theirs."""
     mix: Mix = Mix(text=0.5, reasoning=0.4, memory=0.1)
     """Shares of the token streams, the same for the control."""

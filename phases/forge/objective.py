@@ -17,6 +17,7 @@ from phases.forge.fresh import solved_by_task
 from phases.forge.grokfast import GradientFilter
 from phases.forge.rows import DREAM, ITEM, LABEL, StageRows
 from phases.forge.self_model import SelfModelHead, WithHead, self_states
+from phases.phase import MetricsCallback, ignore_metrics
 from phases.training.loss import linear_cross_entropy
 from phases.training.objective import Objective
 
@@ -27,8 +28,13 @@ JVP_COST = 6.0
 class Forging(Objective):
     """Language modelling with the ingredients of the current stage."""
 
-    def __init__(self, model: Any, config: ForgeTrainingConfig, source: StageRows) -> None:
-        """`model`: the language model, which is wrapped together with a head when it is to learn about itself."""
+    def __init__(
+        self, model: Any, config: ForgeTrainingConfig, source: StageRows, metrics: MetricsCallback = ignore_metrics
+    ) -> None:
+        """`model`: the language model, which is wrapped together with a head when it is to learn about itself.
+
+        `metrics` gets the loop's signals at every step.
+        """
         torch.manual_seed(config.seed)  # of the head's weights
         own, temperatures = config.self_model, len(config.dreams.temperatures)
         head = SelfModelHead(model.config, own, temperatures) if own.enabled else None
@@ -40,6 +46,7 @@ class Forging(Objective):
         self.stage = config.stages[0]
         self.course = (0, 1)
         self.cost = 0.0
+        self.metrics, self.step = metrics, 0
         self.measured = -1
         """The step at which the exponent was last measured: on its first micro-batch only."""
         self.seen: dict[str, torch.Tensor | float] = {}
@@ -73,7 +80,7 @@ class Forging(Objective):
     ) -> torch.Tensor:
         """Σ weight · loss, nats."""
         inputs_BT, target_BT = tokens_BT[:, :-1], tokens_BT[:, 1:]
-        step = round(progress * self.config.training.steps)
+        self.step = step = round(progress * self.config.training.steps)
         if self.controlled and step % self.config.chaos.every == 0 and step != self.measured:
             self._measure_exponent(inputs_BT, step)
         with self._noise():
@@ -188,6 +195,8 @@ class Forging(Objective):
             self.source.loop.observe_success(right_K, asked_K)
         if self.controlled:
             self.rate = self.source.loop.rate
+            curves = self.source.loop.curves()
+            self.metrics(self.step, {f"forge/loop/{name}": value for name, value in curves.items()})
 
     def memory(self) -> dict[str, torch.Tensor]:
         """The loop, the positions in the fresh tasks, the replay buffer, the filter, and the cost so far."""
@@ -203,9 +212,5 @@ class Forging(Objective):
         self.rate = self.source.loop.rate if self.controlled else 1.0
 
     def curves(self) -> dict[str, float]:
-        """The loop's signals, and what the last forward pass saw of dreams and of itself."""
-        loop = self.source.loop.curves() if self.controlled else {}
-        return {
-            **{f"loop/{name}": value for name, value in loop.items()},
-            **{n: float(v) for n, v in self.seen.items()},
-        }
+        """What the last forward pass saw of dreams and of itself."""
+        return {name: float(value) for name, value in self.seen.items()}

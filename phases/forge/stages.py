@@ -68,7 +68,7 @@ class StagedTraining:
             )
         self.body = Body(parent, data)
         self.source = StageRows(data, config)
-        self.objective = Forging(self.body.model, config, self.source)
+        self.objective = Forging(self.body.model, config, self.source, metrics)
         self.validation = open_validation(data, config.validation_items, config.validation_blocks)
         mix = config.mix
         self.text_share = mix.text / (mix.text + mix.reasoning + mix.memory)

@@ -104,7 +104,7 @@ def tiny_settings(text: Path) -> dict[str, Any]:
                 {"name": "dream", "dreams": True},
                 {"name": "self", "self_model": True, "always": True},
             ],
-            "chaos": {"items": 20, "levels": 2, "every": 1, "rows": 1, "directions": 1},
+            "chaos": {"enabled": True, "items": 20, "levels": 2, "every": 1, "rows": 1, "directions": 1},
             "dreams": {"enabled": True, "prompts": 8, "new_tokens": 8, "prompt_tokens": 8},
             "self_model": {"enabled": True},
             "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0},
