@@ -82,11 +82,12 @@ def self_metrics(history: History) -> list[Metric]:
     if known is None:
         return []
     found = {"self_r2": known.r2, "self_r2_of_copy": known.copy_r2, "self_r2_of_scaled_copy": known.scaled_copy_r2}
-    found["self_target_variance"] = known.target_variance
     metrics = [
         Metric(name=f"forge/{name}", split="validation", value=value, n=known.rows, unit="of variance")
         for name, value in found.items()
     ]
+    spread = ("forge/self_target_variance", known.target_variance)
+    metrics.append(Metric(name=spread[0], split="validation", value=spread[1], n=known.rows, unit="squared state"))
     told = {"recognised": (known.recognised, known.recognised_stderr), "by_chance": (known.chance, None)}
     for name, (value, error) in told.items():
         if value is not None:

@@ -149,6 +149,8 @@ def test_noise_is_a_share_of_the_embeddings_size_while_controlled(
 def test_the_loop_is_told_what_full_logits_solve(parts: int, tiny_model: Any, batch: Any) -> None:
     tokens_BT, weight_BT = batch
     made, marks_BTC = forging(tiny_model, config(), EDGE), no_marks()
+    seen: list[Any] = []
+    made.metrics = lambda step, values: seen.append((step, values))
     for row in range(B):  # predictions of positions 7 … 9 are item `row`'s answer
         marks_BTC[row, 7:10, ITEM] = row
     with torch.no_grad():
@@ -164,7 +166,8 @@ def test_the_loop_is_told_what_full_logits_solve(parts: int, tiny_model: Any, ba
         assert made.source.loop.overall is None  # nothing is taken in before the step
     assert made.source.loop.success == before.success == {"sums": 0.5, "recall": 0.5}
     assert torch.equal(made.source.loop.state()["difficulty"], before.state()["difficulty"]) and not made.solved
-    assert made.curves()["loop/success"] == 0.5
+    ((step, signals),) = seen
+    assert step == 1 and signals["forge/loop/success"] == 0.5
 
 
 def test_uneven_success_by_task(tiny_model: Any, batch: Any) -> None:
