@@ -204,7 +204,8 @@ class ForgeTrainingConfig(PhaseConfig):
     validation_blocks: int = Field(8, ge=2)
     """Validation text blocks, likewise."""
     patience: int = Field(3, ge=1)
-    """Stages in a row that may gain nothing; then those that do not run `always` are left out."""
+    """Stages in a row that may leave the model no better than they found it; then those that do not run `always` are
+    left out."""
     layout: Literal["trits", "2bit"] = "trits"
     """How the packed file of a ternary model holds its codes: five in a byte, or four, which unpack faster."""
     on_fail: Literal["stop", "rollback", "retry"] = "rollback"

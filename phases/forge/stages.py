@@ -200,11 +200,16 @@ class StagedTraining:
 
     def _left_out(self, stage: ForgeStage, standing: Standing, history: History) -> StageRecord | None:
         """The record of a stage that is left out because several before it gained nothing."""
-        names = [record.name for record in history.stages]
-        idle = len(names) if history.best is None else len(names) - 1 - names.index(history.best)
+        gained = [self._gained(record) for record in history.stages]
+        idle = next((past for past, gain in enumerate(reversed(gained)) if gain), len(gained))
         if stage.always or idle < self.config.patience:
             return None
         return StageRecord(name=stage.name, steps=0, entry=standing, exit=standing)
+
+    def _gained(self, record: StageRecord) -> bool:
+        """Whether a stage left the model better than it found it."""
+        worse = record.exit.loss(self.text_share) >= record.entry.loss(self.text_share)
+        return record.steps > 0 and not record.taken_back and not worse
 
     def _gains(self, record: StageRecord, history: History) -> bool:
         """Whether a stage left the model better than it ever was, the parent included."""
