@@ -1,5 +1,6 @@
 """A real, tiny data set, models and ternary checkpoints that the phase tests share."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,22 @@ from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
 from phases.bitnet.storage import ternary_files
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
+from phases.data.pack import pack_items
 from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
+from phases.tasks.config import TasksConfig
+from phases.tasks.generate import make_items
 from phases.tasks.item import Item
 
 BLOCK = 32
 VOCABULARY = 257
+GENERATORS = {
+    "reasoning": [{"name": "chain_sum", "params": {"min_digits": 1, "max_digits": 1, "min_terms": 2, "max_terms": 3}}],
+    **{"recall": {"pairs": [2], "max_queries": 1}, "needle": {"share": 0.0}, "choice_items": 0},
+    **dict.fromkeys(("reasoning_train_items", "memory_train_items"), 40),
+    **dict.fromkeys(("validation_items", "test_items"), 20),
+}
+ROW = 64
+"""Tokens of a row of `task_data`."""
 FAMILIES = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 
 
@@ -73,6 +85,24 @@ def fill(path: Path, rows: int = 40) -> None:
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     path = tmp_path_factory.mktemp("data") / "data"
     fill(path)
+    return open_dataset(path)
+
+
+@pytest.fixture(scope="session")
+def task_data(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The toy with real tasks, rows of 64, and a card that knows the generators; running text repeats itself."""
+    path = shutil.copytree(tiny_data.path, tmp_path_factory.mktemp("tasks") / "data")
+    items = make_items(TasksConfig.parse(GENERATORS, "test"), dict.fromkeys(SPLITS, ()), 0)
+    for split in SPLITS:
+        (path / "items" / f"{split}.jsonl").write_text("".join(i.model_dump_json() + "\n" for i in items[split]))
+        text = np.tile(tiny_data.blocks(split, "text")[:, :7], 10)[:, : ROW + 1]
+        arrays = {"text": text, "text.mask": np.ones_like(text, dtype=np.uint8)}
+        for name in ("reasoning", "memory"):
+            packed = pack_items(tiny_data.tokenizer, [i for i in items[split] if i.speciality == name], ROW)
+            arrays |= {name: packed.tokens_NT, f"{name}.mask": packed.mask_NT}
+        for name, array in arrays.items():
+            np.save(path / "blocks" / f"{split}.{name}.npy", array, allow_pickle=False)
+    seal_dataset(path, {"block_tokens": ROW, "vocabulary": 257, "sources": [], "config": {"tasks": GENERATORS}})
     return open_dataset(path)
 
 

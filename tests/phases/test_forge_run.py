@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,8 +14,7 @@ from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
 from phases.bitnet.storage import LATENT, count_off_lattice, open_latent, read_settings
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
-from phases.data.pack import pack_items
-from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
+from phases.dataset import Dataset, open_dataset
 from phases.errors import CheckpointError, ConfigError
 from phases.forge.config import ForgeTrainingConfig
 from phases.forge.history import HISTORY, read_history
@@ -27,16 +25,8 @@ from phases.packed.model import packed_matrices
 from phases.quiet_star.mixing import MixingHead
 from phases.quiet_star.storage import ThinkingFile, load_thinker, thinking_files
 from phases.quiet_star.thinker import Thinker
-from phases.tasks.config import TasksConfig
-from phases.tasks.generate import make_items
 
 BLOCK = 64
-TASKS = {
-    "reasoning": [{"name": "chain_sum", "params": {"min_digits": 1, "max_digits": 1, "min_terms": 2, "max_terms": 3}}],
-    **{"recall": {"pairs": [2], "max_queries": 1}, "needle": {"share": 0.0}, "choice_items": 0},
-    **dict.fromkeys(("reasoning_train_items", "memory_train_items"), 40),
-    **dict.fromkeys(("validation_items", "test_items"), 10),
-}
 OFF: dict[str, Any] = {name: {"enabled": False} for name in ("chaos", "dreams", "self_model")}
 ANY = {"validity": 0.0, "diversity": 0.0}
 
@@ -62,21 +52,8 @@ def config(**changes: Any) -> ForgeTrainingConfig:
 
 
 @pytest.fixture(scope="module")
-def data(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The toy with real tasks, rows of 64, and a card that knows the generators; running text repeats itself."""
-    path = shutil.copytree(tiny_data.path, tmp_path_factory.mktemp("tasks") / "data")
-    items = make_items(TasksConfig.parse(TASKS, "test"), dict.fromkeys(SPLITS, ()), 0)
-    for split in SPLITS:
-        (path / "items" / f"{split}.jsonl").write_text("".join(i.model_dump_json() + "\n" for i in items[split]))
-        text = np.tile(tiny_data.blocks(split, "text")[:, :7], 10)[:, : BLOCK + 1]
-        arrays = {"text": text, "text.mask": np.ones_like(text, dtype=np.uint8)}
-        for name in ("reasoning", "memory"):
-            packed = pack_items(tiny_data.tokenizer, [i for i in items[split] if i.speciality == name], BLOCK)
-            arrays |= {name: packed.tokens_NT, f"{name}.mask": packed.mask_NT}
-        for name, array in arrays.items():
-            np.save(path / "blocks" / f"{split}.{name}.npy", array, allow_pickle=False)
-    seal_dataset(path, {"block_tokens": BLOCK, "vocabulary": 257, "sources": [], "config": {"tasks": TASKS}})
-    return open_dataset(path)
+def data(task_data: Dataset) -> Dataset:
+    return task_data
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
-from phases.data.pack import pack_items
-from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
+from phases.dataset import Dataset
 from phases.errors import ConfigError, DataError
 from phases.forge.body import Body
 from phases.forge.config import ForgeTrainingConfig
@@ -23,38 +22,17 @@ from phases.forge.history import History, read_history
 from phases.forge.objective import JVP_COST
 from phases.forge.stages import StagedTraining, rate_at
 from phases.forge.standing import open_validation
-from phases.tasks.config import TasksConfig
-from phases.tasks.generate import make_items
 from phases.tasks.item import render_completion, render_prompt
 from phases.training.state import STATE
 
 BLOCK = 64
-TASKS = {
-    "reasoning": [{"name": "chain_sum", "params": {"min_digits": 1, "max_digits": 1, "min_terms": 2, "max_terms": 3}}],
-    **{"recall": {"pairs": [2], "max_queries": 1}, "needle": {"share": 0.0}, "choice_items": 0},
-    **dict.fromkeys(("reasoning_train_items", "memory_train_items"), 40),
-    **dict.fromkeys(("validation_items", "test_items"), 20),
-}
 OFF = {name: {"enabled": False} for name in ("chaos", "dreams", "self_model")}
 LENIENT = {"prompts": 12, "prompt_tokens": 8, "new_tokens": 8, "likelihood": (0.0, 9.0), "validity": 0.0}
 
 
 @pytest.fixture(scope="module")
-def data(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The toy with real tasks, rows of 64, and a card that knows the generators; running text repeats itself."""
-    path = shutil.copytree(tiny_data.path, tmp_path_factory.mktemp("tasks") / "data")
-    items = make_items(TasksConfig.parse(TASKS, "test"), dict.fromkeys(SPLITS, ()), 0)
-    for split in SPLITS:
-        (path / "items" / f"{split}.jsonl").write_text("".join(i.model_dump_json() + "\n" for i in items[split]))
-        text = np.tile(tiny_data.blocks(split, "text")[:, :7], 10)[:, : BLOCK + 1]
-        arrays = {"text": text, "text.mask": np.ones_like(text, dtype=np.uint8)}
-        for name in ("reasoning", "memory"):
-            packed = pack_items(tiny_data.tokenizer, [i for i in items[split] if i.speciality == name], BLOCK)
-            arrays |= {name: packed.tokens_NT, f"{name}.mask": packed.mask_NT}
-        for name, array in arrays.items():
-            np.save(path / "blocks" / f"{split}.{name}.npy", array, allow_pickle=False)
-    seal_dataset(path, {"block_tokens": BLOCK, "vocabulary": 257, "sources": [], "config": {"tasks": TASKS}})
-    return open_dataset(path)
+def data(task_data: Dataset) -> Dataset:
+    return task_data
 
 
 @pytest.fixture(scope="module")
