@@ -195,11 +195,11 @@ class ForgeTrainingConfig(PhaseConfig):
     """Predicting one's own states."""
     grokfast: Grokfast = Grokfast()
     """Filtering the gradients."""
-    training: TrainingConfig = TrainingConfig(steps=180, optimizer="adamw", learning_rate=0.0005)
+    training: TrainingConfig = TrainingConfig(steps=260, optimizer="adamw", learning_rate=0.0005)
     """Optimizer, batch, precision, and all stages' steps; `warmup`, `decay` and `final_rate` give way to theirs."""
     mix: Mix = Mix(text=0.5, reasoning=0.4, memory=0.1)
     """Shares of the token streams, the same for the control."""
-    validation_items: int = Field(48, ge=8)
+    validation_items: int = Field(32, ge=8)
     """Validation items of each task that a stage is measured on as it begins and ends."""
     validation_blocks: int = Field(8, ge=2)
     """Validation text blocks, likewise."""

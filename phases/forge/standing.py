@@ -14,7 +14,7 @@ from phases.probe import Batch, answer_losses, encode_items
 from phases.training.loss import row_nll
 
 TASKS = ("reasoning", "memory")
-ROWS = 16
+ROWS = 8
 """Rows of one pass: items of similar length, so that little is padding."""
 
 
