@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("parent", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[4, 5, 6])
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
@@ -67,7 +68,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for variant in arguments.variants:
             if (variant, seed) not in {(row["variant"], row["seed"]) for row in read(arguments.out)}:
-                row = {"variant": variant, "seed": seed, **run(parent, data, variant, seed)}
+                row = {"variant": variant, "seed": seed, **run(parent, data, variant, seed, arguments.steps)}
                 with arguments.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 print(json.dumps(row), file=sys.stderr)
@@ -79,11 +80,11 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def run(parent: Checkpoint, data: Dataset, variant: str, seed: int) -> dict[str, float]:
+def run(parent: Checkpoint, data: Dataset, variant: str, seed: int, steps: int) -> dict[str, float]:
     """Train one model and measure it."""
     chosen, share = VARIANTS[variant]
     base = ForgeTrainingConfig(seed=seed, patience=1000)
-    training = base.training.model_copy(update={"steps": round(base.training.steps * share)})
+    training = base.training.model_copy(update={"steps": round(steps * share)})
     parts = {name: getattr(base, name).model_copy(update={"enabled": name in chosen}) for name in INGREDIENTS}
     config = base.model_copy(update={**parts, "training": training})
     folder = Path(tempfile.mkdtemp())
@@ -93,7 +94,7 @@ def run(parent: Checkpoint, data: Dataset, variant: str, seed: int) -> dict[str,
     finally:
         shutil.rmtree(folder)
     figures = measure(staged.body.frozen(), data)
-    figures["cost"] = history.cost / (TRAIN_COST * base.training.batch_rows * data.block_tokens * base.training.steps)
+    figures["cost"] = history.cost / (TRAIN_COST * base.training.batch_rows * data.block_tokens * steps)
     return figures
 
 
