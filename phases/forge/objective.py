@@ -40,8 +40,8 @@ class Forging(Objective):
         head = SelfModelHead(model.config, own, temperatures) if own.enabled else None
         super().__init__(model if head is None else WithHead(model, head))
         self.body, self.config, self.source = model, config, source
-        # In a list: neither is part of this module, which trains and is saved.
-        self.parts: list[Any] = [head, None]
+        # In a list, so that the teacher is no part of this module: it neither trains nor is saved.
+        self.teachers: list[Any] = []
         self.filter = GradientFilter(self.model, config.grokfast) if config.grokfast.enabled else None
         self.stage = config.stages[0]
         self.course = (0, 1)
@@ -55,15 +55,14 @@ class Forging(Objective):
     def enter(self, stage: ForgeStage, course: tuple[int, int], teacher: Any = None) -> None:
         """Begin a stage: (the step at which the loop's course would have begun without pauses, its length in steps),
         and the dreamer as the teacher on dreams."""
-        self.stage, self.course, self.parts[1] = stage, course, teacher
+        self.stage, self.course, self.teachers = stage, course, [] if teacher is None else [teacher]
         self.seen = {}
         self.rate = self.source.loop.rate if self.controlled else 1.0
 
     @property
     def head(self) -> SelfModelHead | None:
         """The self-modelling head; None when it is switched off."""
-        found: SelfModelHead | None = self.parts[0]
-        return found
+        return self.model.head if isinstance(self.model, WithHead) else None
 
     @property
     def controlled(self) -> bool:
@@ -83,20 +82,21 @@ class Forging(Objective):
         self.step = step = round(progress * self.config.training.steps)
         if self.controlled and step % self.config.chaos.every == 0 and step != self.measured:
             self._measure_exponent(inputs_BT, step)
+        own_head = self.head if self.modelling_itself else None
         with self._noise():
-            if self.modelling_itself:
-                hidden_BTD, source_BTD, later_BTD = self_states(self.body, self.parts[0], inputs_BT)
+            if own_head is not None:
+                hidden_BTD, source_BTD, later_BTD = self_states(self.body, own_head, inputs_BT)
             else:
                 hidden_BTD = self.body.base_model(input_ids=inputs_BT, use_cache=False).last_hidden_state
         loss = self._text_loss(hidden_BTD, inputs_BT, target_BT, weight_BT, marks_BTC)
         if self.controlled and marks_BTC is not None:
             self._count_solved(hidden_BTD, target_BT, marks_BTC[..., ITEM])
-        if self.modelling_itself:
-            own = self.parts[0].loss(source_BTD, later_BTD, inputs_BT, weight_BT)
+        if own_head is not None:
+            own = own_head.loss(source_BTD, later_BTD, inputs_BT, weight_BT)
             self.seen["self_r2"] = 1 - own.detach() / weight_BT.sum()
             loss = loss + self.config.self_model.weight * own
             if marks_BTC is not None and self.config.self_model.temperature:
-                loss = loss + self._recognition(hidden_BTD, weight_BT, marks_BTC)
+                loss = loss + self._recognition(own_head, hidden_BTD, weight_BT, marks_BTC)
         return loss
 
     def _text_loss(
@@ -108,11 +108,11 @@ class Forging(Objective):
         marks_BTC: torch.Tensor | None,
     ) -> torch.Tensor:
         """Cross-entropy; on dreams partly the divergence from the dreamer."""
-        head, teacher = self.body.get_output_embeddings().weight, self.parts[1]
+        head = self.body.get_output_embeddings().weight
         dream_B = torch.zeros(len(inputs_BT), dtype=torch.bool) if marks_BTC is None else marks_BTC[:, 0, DREAM] > 0
-        if teacher is None or not dream_B.any() or not self.config.dreams.teacher:
+        if not self.teachers or not dream_B.any() or not self.config.dreams.teacher:
             return linear_cross_entropy(hidden_BTD, head, target_BT, weight_BT)
-        teacher.to(inputs_BT.device)
+        teacher = self.teachers[0].to(inputs_BT.device)
         with torch.no_grad():
             theirs = teacher.base_model(input_ids=inputs_BT[dream_B], use_cache=False).last_hidden_state
         self.cost += float(inputs_BT[dream_B].numel())
@@ -131,12 +131,14 @@ class Forging(Objective):
         both: torch.Tensor = dreamt + true
         return both
 
-    def _recognition(self, hidden_BTD: torch.Tensor, weight_BT: torch.Tensor, marks_BTC: torch.Tensor) -> torch.Tensor:
+    def _recognition(
+        self, head: SelfModelHead, hidden_BTD: torch.Tensor, weight_BT: torch.Tensor, marks_BTC: torch.Tensor
+    ) -> torch.Tensor:
         """At which temperature each dream was written, or that a true text was not."""
         at = marks_BTC[..., LABEL] >= 0
         if not at.any():
             return hidden_BTD.new_zeros(())
-        loss, right = self.parts[0].recognise(hidden_BTD[at], marks_BTC[..., LABEL][at])
+        loss, right = head.recognise(hidden_BTD[at], marks_BTC[..., LABEL][at])
         self.seen["recognised"] = right
         # As much say as the text's loss has, whatever number of dreams the batch has.
         scaled: torch.Tensor = self.config.self_model.temperature * weight_BT.sum() / int(at.sum()) * loss

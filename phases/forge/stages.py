@@ -11,6 +11,7 @@ import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from phases.checkpoint import Checkpoint, link_or_copy
 from phases.dataset import Dataset
@@ -111,10 +112,10 @@ class StagedTraining:
         self.objective.remember(before.memory)
         spent, used, kept = self.objective.cost, self.source.buffer.used, self.source.buffer.kept
         steps, held = self.source.loop.steps, self.source.loop.held
-        arrivals, cycle, written = self._dreams(index, stage)
-        teacher = self.body.frozen() if stage.dreams and self.config.dreams.enabled else None
+        dreamer = self.body.frozen() if stage.dreams and self.config.dreams.enabled else None
+        arrivals, cycle, written = ([], None, 0) if dreamer is None else self._dreams(index, dreamer)
         self.source.enter(stage, start, arrivals)
-        self.objective.enter(stage, self._course(index), teacher)
+        self.objective.enter(stage, self._course(index), dreamer)
         span = Span(start, stop, lambda step: rate_at(self.config, step))
         done = train(
             self.objective,
@@ -151,14 +152,12 @@ class StagedTraining:
         """Where the model stood as a stage began."""
         return self.folder / f"entry-{index}.safetensors"
 
-    def _dreams(self, index: int, stage: ForgeStage) -> tuple[list[Dream], Cycle | None, int]:
+    def _dreams(self, index: int, dreamer: Any) -> tuple[list[Dream], Cycle | None, int]:
         """(what passed the filters, what became of all, tokens that the dreamer read and wrote) as a stage begins."""
         config = self.config.dreams
-        if not (stage.dreams and config.enabled):
-            return [], None, 0
         cycle = sum(before.dreams for before in self.config.stages[:index])
         prompts = store_prompts(self.data, config, self.config.mix.model_dump(), self.config.seed, cycle)
-        written = dream(self.body.frozen(), self.data.tokenizer, prompts, config, self.config.seed, cycle)
+        written = dream(dreamer, self.data.tokenizer, prompts, config, self.config.seed, cycle)
         kept, counted = sift(written, config)
         kept = [one for one in kept if len(one.tokens) <= self.data.block_tokens]
         return kept, counted, sum(len(one.tokens) for one in written)

@@ -89,21 +89,33 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def task_data(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The toy with real tasks, rows of 64, and a card that knows the generators; running text repeats itself."""
-    path = shutil.copytree(tiny_data.path, tmp_path_factory.mktemp("tasks") / "data")
-    items = make_items(TasksConfig.parse(GENERATORS, "test"), dict.fromkeys(SPLITS, ()), 0)
-    for split in SPLITS:
-        (path / "items" / f"{split}.jsonl").write_text("".join(i.model_dump_json() + "\n" for i in items[split]))
-        text = np.tile(tiny_data.blocks(split, "text")[:, :7], 10)[:, : ROW + 1]
-        arrays = {"text": text, "text.mask": np.ones_like(text, dtype=np.uint8)}
-        for name in ("reasoning", "memory"):
-            packed = pack_items(tiny_data.tokenizer, [i for i in items[split] if i.speciality == name], ROW)
-            arrays |= {name: packed.tokens_NT, f"{name}.mask": packed.mask_NT}
-        for name, array in arrays.items():
-            np.save(path / "blocks" / f"{split}.{name}.npy", array, allow_pickle=False)
-    seal_dataset(path, {"block_tokens": ROW, "vocabulary": 257, "sources": [], "config": {"tasks": GENERATORS}})
-    return open_dataset(path)
+def make_task_data(
+    tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Mapping[str, Any], int], Dataset]:
+    """The toy with real tasks, rows of a length, and a card that knows the generators; running text repeats itself."""
+
+    def make(tasks: Mapping[str, Any], row: int) -> Dataset:
+        path = shutil.copytree(tiny_data.path, tmp_path_factory.mktemp("tasks") / "data")
+        items = make_items(TasksConfig.parse(tasks, "test"), dict.fromkeys(SPLITS, ()), 0)
+        for split in SPLITS:
+            (path / "items" / f"{split}.jsonl").write_text("".join(i.model_dump_json() + "\n" for i in items[split]))
+            text = np.tile(tiny_data.blocks(split, "text")[:, :7], 10)[:, : row + 1]
+            arrays = {"text": text, "text.mask": np.ones_like(text, dtype=np.uint8)}
+            for name in ("reasoning", "memory"):
+                packed = pack_items(tiny_data.tokenizer, [i for i in items[split] if i.speciality == name], row)
+                arrays |= {name: packed.tokens_NT, f"{name}.mask": packed.mask_NT}
+            for name, array in arrays.items():
+                np.save(path / "blocks" / f"{split}.{name}.npy", array, allow_pickle=False)
+        card = {"block_tokens": row, "vocabulary": VOCABULARY, "sources": [], "config": {"tasks": tasks}}
+        seal_dataset(path, card)
+        return open_dataset(path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def task_data(make_task_data: Callable[[Mapping[str, Any], int], Dataset]) -> Dataset:
+    return make_task_data(GENERATORS, ROW)
 
 
 @pytest.fixture

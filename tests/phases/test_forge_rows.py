@@ -1,21 +1,18 @@
 """Which rows a stage trains on: the mixture's own, fresh tasks at the loop's difficulty, dreams with marks."""
 
 import re
-import shutil
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from phases.data.pack import pack_items
-from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
+from phases.dataset import Dataset
 from phases.forge.config import ForgeStage, ForgeTrainingConfig
 from phases.forge.difficulty import content
 from phases.forge.dreams import Dream, Prompt
 from phases.forge.rows import DREAM, ITEM, LABEL, StageRows, open_mixture
-from phases.tasks.config import TasksConfig
-from phases.tasks.generate import make_items
 from phases.tasks.item import Item
 from phases.training.batches import Mixture, Rows
 
@@ -38,22 +35,8 @@ PLAIN, EDGE, DREAMS, SELF = (
 
 
 @pytest.fixture(scope="module")
-def data(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The toy with real tasks, rows of 64, and a card that knows the generators; running text repeats itself."""
-    path = shutil.copytree(tiny_data.path, tmp_path_factory.mktemp("tasks") / "data")
-    items = make_items(TasksConfig.parse(TASKS, "test"), dict.fromkeys(SPLITS, ()), 0)
-    for split in SPLITS:
-        (path / "items" / f"{split}.jsonl").write_text("".join(i.model_dump_json() + "\n" for i in items[split]))
-        text = np.tile(tiny_data.blocks(split, "text")[:, :7], 10)[:, : BLOCK + 1]
-        arrays = {"text": text, "text.mask": np.ones_like(text, dtype=np.uint8)}
-        for name in ("reasoning", "memory"):
-            packed = pack_items(tiny_data.tokenizer, [i for i in items[split] if i.speciality == name], BLOCK)
-            arrays |= {name: packed.tokens_NT, f"{name}.mask": packed.mask_NT}
-        for name, array in arrays.items():
-            np.save(path / "blocks" / f"{split}.{name}.npy", array, allow_pickle=False)
-    card = {"block_tokens": BLOCK, "vocabulary": 257, "sources": [], "config": {"tasks": TASKS}}
-    seal_dataset(path, card)
-    return open_dataset(path)
+def data(make_task_data: Callable[[Mapping[str, Any], int], Dataset]) -> Dataset:
+    return make_task_data(TASKS, BLOCK)
 
 
 def config(**changes: Any) -> ForgeTrainingConfig:
