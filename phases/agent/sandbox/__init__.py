@@ -1,0 +1,1 @@
+"""Running somebody else's Python where it can do no harm."""

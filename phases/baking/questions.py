@@ -1,0 +1,142 @@
+"""Questions that a tool answers: sums too large to guess (run as Python) and what stands in the documents.
+
+Arithmetic comes from reasoning-gym with numbers beyond those of the data's own tasks, and its answers are the
+generator's, not the tool's. Questions to the documents are made from chunks that the store really returns for them; the
+answer is what stands there behind the words that were asked for.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pydantic import Field, JsonValue
+
+from phases.agent.documents import DocumentStore
+from phases.agent.tool import ToolContext, ToolError, built_in
+from phases.baking.scenario import GoldCall, Kind, Scenario, ScriptedTurn
+from phases.errors import ConfigError
+from phases.strict import StrictModel
+from phases.tasks.collect import seeded
+from phases.tasks.reasoning import ReasoningTask, reasoning_draws
+
+ASKED = ("compute {}", "what is {}?", "work out {}", "calculate {}")
+"""How a sum is asked for."""
+LOOK_UP, WEB = ("look up {}", "what do the documents say on {}?", "find {}"), ("search the web for {}", "look online for {}")
+ANSWER_CHARS = 48
+"""Characters of an answer that is read off a document."""
+
+
+class PythonTask(StrictModel):
+    """One generator of reasoning-gym whose questions are answered by running Python."""
+
+    name: str
+    """`products`, `chain_sum`, `gcd`, `lcm` or `count_bits`."""
+    params: dict[str, JsonValue] = Field({})
+    """The generator's own parameters."""
+    weight: float = Field(1.0, gt=0)
+    """Share among these generators."""
+
+
+def _itself(prompt: str) -> tuple[str, str]:
+    """`37*28=` is Python as it stands."""
+    expression = prompt.rstrip("=")
+    return expression, expression
+
+
+def _function(prompt: str) -> tuple[str, str]:
+    """`gcd 12 18` is a function of `math`."""
+    name, *numbers = prompt.split()
+    return prompt, f"math.{name}({', '.join(numbers)})"
+
+
+def _bits(prompt: str) -> tuple[str, str]:
+    return prompt, f"bin({prompt.split()[1]}).count('1')"
+
+
+CODE: Mapping[str, Callable[[str], tuple[str, str]]] = {
+    "products": _itself,
+    "chain_sum": _itself,
+    "gcd": _function,
+    "lcm": _function,
+    "count_bits": _bits,
+}
+"""Generators whose short questions (`phases.tasks.compact`) can be written as (what is asked, Python that answers)."""
+
+
+def python_scenarios(task: PythonTask, count: int, seed: int) -> Iterator[Scenario]:
+    """`count` draws. Raises `ConfigError` for a generator that has no Python here, or wrong parameters."""
+    if task.name not in CODE:
+        raise ConfigError(f"baking.tools.python '{task.name}': choose from {', '.join(CODE)}")
+    rng = seeded(seed, "python", task.name)
+    for draw in reasoning_draws(ReasoningTask(name=task.name, params=task.params), count, seed):
+        asked, code = CODE[task.name](draw.train.prompt)
+        answer = draw.train.answer
+        turn = ScriptedTurn(
+            user=rng.choice(ASKED).format(asked),
+            calls=(GoldCall(name="python", arguments={"code": code}),),
+            reply=answer,
+            answer=answer,
+        )
+        yield Scenario(kind="python", task=task.name, turns=(turn,))
+
+
+def document_scenarios(store: DocumentStore, kind: Kind, context: ToolContext, seed: int) -> Iterator[Scenario]:
+    """Draws of questions to the store, by the tool that `kind` names; chunks that give none are passed over."""
+    rng = seeded(seed, "documents", kind)
+    order = list(range(store.count))
+    rng.shuffle(order)
+    ask = _retrieve if kind == "retrieve" else _search
+    for number in order:
+        found = ask(store.chunk(number).text, context, rng)
+        if found is not None:
+            yield Scenario(kind=kind, task=kind, turns=(found,))
+
+
+def _retrieve(text: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:
+    """Ask for the words that a chunk begins with; the answer is what follows them there."""
+    subject, rest = opening(text)
+    if not subject:
+        return None
+    result = _result("retrieve", subject, context)
+    if result is None or not result.startswith(subject):
+        return None  # another chunk wins
+    answer = first_words(result[len(subject) :])
+    if len(answer) < 3 or not rest:
+        return None
+    call = GoldCall(name="retrieve", arguments={"query": subject})
+    return ScriptedTurn(user=rng.choice(LOOK_UP).format(subject), calls=(call,), reply=answer, answer=answer)
+
+
+def _search(text: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:
+    """Ask an engine for the words that a chunk begins with; the answer is the title of its first hit."""
+    subject, _ = opening(text)
+    result = _result("search", subject, context) if subject else None
+    first = re.match(r"1\. ([^:()\n]{3,40}):", result or "")
+    if first is None:
+        return None
+    title = first[1].strip()
+    call = GoldCall(name="search", arguments={"query": subject})
+    return ScriptedTurn(user=rng.choice(WEB).format(subject), calls=(call,), reply=title, answer=title)
+
+
+def _result(name: str, query: str, context: ToolContext) -> str | None:
+    try:
+        return " ".join(built_in(name).run({"query": query}, context).split())
+    except ToolError:
+        return None
+
+
+def opening(text: str) -> tuple[str, str]:
+    """(the heading or the first three words of a text, what follows); an empty heading where there are no words."""
+    lines = text.strip().split("\n", 1)
+    if len(lines) == 2 and re.fullmatch(r"[\w.]{4,32}", lines[0].strip()):
+        return lines[0].strip(), lines[1].strip()
+    words = " ".join(text.split()).split(" ")
+    subject = " ".join(words[:3])
+    plain = re.fullmatch(r"[A-Za-z][\w' -]{6,30}", subject)
+    return (subject, " ".join(words[3:])) if plain else ("", "")
+
+
+def first_words(text: str, characters: int = ANSWER_CHARS) -> str:
+    """The first sentence, or as many of its words as fit."""
+    sentence = re.split(r"(?<=[.!?])\s", text.strip(" :,;-—"), maxsplit=1)[0]
+    return sentence if len(sentence) <= characters else sentence[:characters].rsplit(" ", 1)[0]

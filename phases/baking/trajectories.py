@@ -1,0 +1,163 @@
+"""What the prompted model says by itself: sampled, its calls run, kept where it came out right, and read once more.
+
+    drawn = sample(model, tokenizer, conversations, prompt, config, tools, context, seed)
+    hidden_MD, encoded = read_prompted(model, tokenizer, drawn.kept, prompt)
+
+A trajectory of a tool conversation is kept only when every call ran and the right answer was given; of small talk, when
+it came to an end. Everything else is counted under the reason why not. The prompted model is then read over what was
+kept: its last hidden states at the assistant's tokens are the teacher's distributions.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from phases.agent.calls import CallFormat, Message
+from phases.agent.conversation import Toolbox, Turn, take_turns
+from phases.agent.memory import Memory
+from phases.agent.template import encode_chat
+from phases.agent.tool import Tool, ToolContext
+from phases.agent.writing import BatchWriter, Prompt
+from phases.baking.config import BakingConfig
+from phases.baking.items import Conversation
+from phases.baking.rows import Encoded
+from phases.baking.scenario import Scenario, succeeded
+
+Done = list[Turn]
+"""The assistant's turns of one conversation."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the prompted model said, and what of it is learnt from."""
+
+    kept: tuple[tuple[Message, ...], ...]
+    asked: int
+    reasons: tuple[str, ...]
+    """Why each of the others is not learnt from."""
+
+    @property
+    def share(self) -> float:
+        """Of those that were asked, the kept."""
+        return len(self.kept) / max(1, self.asked)
+
+
+def converse(
+    write: BatchWriter, scenarios: Sequence[Scenario], toolbox: Toolbox, on_turn: Callable[[int], None] | None = None
+) -> tuple[list[Done], list[list[Message]]]:
+    """Go through all turns of all scenarios with the model; (its turns, whole conversations)."""
+    done: list[Done] = [[] for _ in scenarios]
+    messages: list[list[Message]] = [[] for _ in scenarios]
+    for number in range(max((len(scenario.turns) for scenario in scenarios), default=0)):
+        going = [i for i, scenario in enumerate(scenarios) if number < len(scenario.turns)]
+        for i in going:
+            messages[i].append({"role": "user", "content": scenarios[i].turns[number].user})
+        here = dataclasses.replace(toolbox, context=lambda index, at=going: toolbox.of(at[index]))
+        turns = take_turns(write, [messages[i] for i in going], here, write.limits)
+        for i, turn in zip(going, turns, strict=True):
+            done[i].append(turn)
+            messages[i] += turn.messages
+        if on_turn is not None:
+            on_turn(number)
+    return done, messages
+
+
+def sample(
+    model: Any,
+    tokenizer: Any,
+    conversations: Sequence[Conversation],
+    prompt: Prompt,
+    config: BakingConfig,
+    tools: tuple[Tool, ...],
+    context: ToolContext,
+    seed: Sequence[int],
+) -> Drawn:
+    """The prompted model's own answers to the users of some conversations."""
+    write = BatchWriter(
+        model,
+        tokenizer,
+        tools,
+        config.tools.limits,
+        prompt=prompt,
+        constrained=config.tools.constrained,
+        temperature=config.sampling.temperature,
+        seed=seed,
+        batch=128,
+    )
+    scenarios = [one.scenario for one in conversations]
+    with Memories(context, len(scenarios)) as contexts:
+        done, messages = converse(write, scenarios, Toolbox(CallFormat.of(tokenizer), tools, contexts.of))
+    reasons = [_problem(scenario, turns) for scenario, turns in zip(scenarios, done, strict=True)]
+    kept = [tuple(said) for said, reason in zip(messages, reasons, strict=True) if not reason]
+    return Drawn(tuple(kept), len(scenarios), tuple(reason for reason in reasons if reason))
+
+
+def _problem(scenario: Scenario, turns: Done) -> str:
+    """Why a conversation is not learnt from; empty when it is."""
+    for scripted, turn in zip(scenario.turns, turns, strict=True):
+        if turn.ended != "said":
+            return turn.ended
+        wrong = [call.verdict for call in turn.calls if call.verdict != "done"]
+        if wrong:
+            return f"call {wrong[0]}"
+        if not turn.text.strip():
+            return "nothing said"
+        if not succeeded(scripted, turn):
+            return "other calls" if len(turn.calls) != len(scripted.calls) else "wrong answer"
+    return ""
+
+
+class Memories:
+    """An empty memory for each of many conversations, closed at the end."""
+
+    def __init__(self, context: ToolContext, count: int) -> None:
+        self.context = context
+        have = context.memory is not None
+        self.memories = [Memory(None, context.memory.config) for _ in range(count)] if have and context.memory else []
+
+    def of(self, index: int) -> ToolContext:
+        """The context of a conversation."""
+        return dataclasses.replace(self.context, memory=self.memories[index]) if self.memories else self.context
+
+    def __enter__(self) -> "Memories":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for memory in self.memories:
+            memory.close()
+
+
+@torch.no_grad()
+def read_prompted(
+    model: Any, tokenizer: Any, conversations: Sequence[Sequence[Message]], prompt: Prompt, batch: int = 32
+) -> tuple[torch.Tensor, list[Encoded]]:
+    """((M, D) the prompted model's last hidden state before each of the assistant's M tokens, the same conversations
+
+    without the prompt, whose tokens are marked with their place among the M). Raises `ValueError` for a template under
+    which the assistant's tokens depend on the prompt.
+    """
+    with_prompt = [encode_chat(tokenizer, messages, prompt.tools, prompt.system) for messages in conversations]
+    encoded, place = [], 0
+    for (prompted, ours), messages in zip(with_prompt, conversations, strict=True):
+        tokens, mine = encode_chat(tokenizer, messages)
+        if [t for t, m in zip(tokens, mine, strict=True) if m] != [t for t, m in zip(prompted, ours, strict=True) if m]:
+            raise ValueError("the assistant's tokens are others with the prompt; this template cannot be baked")
+        marks = [-1] * len(tokens)
+        for position, is_ours in enumerate(mine):
+            if is_ours:
+                marks[position], place = place, place + 1
+        encoded.append(Encoded(tokens, mine, marks))
+    hidden: list[torch.Tensor] = [torch.empty(0)] * len(conversations)
+    order = sorted(range(len(conversations)), key=lambda i: len(with_prompt[i][0]))
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        width = max(len(with_prompt[i][0]) for i in chosen)
+        tokens_BT = torch.tensor([with_prompt[i][0] + [0] * (width - len(with_prompt[i][0])) for i in chosen])
+        states_BTD = model.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state
+        for row, i in enumerate(chosen):
+            before = torch.tensor([t - 1 for t, mine in enumerate(with_prompt[i][1]) if mine])
+            hidden[i] = states_BTD[row, before].float()
+    return torch.cat(hidden), encoded
