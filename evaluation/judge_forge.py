@@ -24,16 +24,14 @@ from evaluation.forge_report import (
     stage_table,
 )
 from evaluation.judgement import Judgement
+from evaluation.lattice import lattice_gates
 from evaluation.measured import Measured, floor_metrics, item_tables, measure, model_metrics, text_floors
 from evaluation.metric import Control, Gate, Metric, Values, finite_check, gate, mean_metric, paired_control
-from evaluation.packed_file import PackedFile, file_gates, inspect_packed
 from evaluation.ratio import bits_difference, bits_per_byte, text_control
 from evaluation.retention import TASKS, lost_tasks, retention_metrics, task_retention, task_table
 from evaluation.significance import Difference, stratified_bootstrap
 from evaluation.specialities import NAMES, Units, held_out, matrix_table
 from evaluation.unseen import unseen_losses, unseen_table
-from phases.bitnet.storage import count_off_lattice, is_ternary, read_settings
-from phases.bitnet.tensors import ternary_names
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
 from phases.errors import CheckpointError
@@ -65,7 +63,7 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
     answers = {name: _answers(model, tokenizer, units) for name, model in models.items()}
     unseen = {name: unseen_losses(model, tokenizer, data, config) for name, model in models.items()}
     ours, parent = measured[NAME], measured[PARENT]
-    packed, lattice = _lattice(checkpoint, parents[0], models[NAME])
+    packed, lattice = lattice_gates(NAME, checkpoint, parents[0], models[NAME])
     scores = {name: found.scores for name, found in measured.items()}
     return Judgement(
         metrics=(
@@ -100,16 +98,6 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
             **item_tables(units, scores),
         },
     )
-
-
-def _lattice(checkpoint: Checkpoint, parent: Checkpoint, model: Any) -> tuple[PackedFile | None, list[Gate]]:
-    """The packed form and its gates, when the parent was ternary: then the model has to be."""
-    if not is_ternary(parent.path):
-        return None, []
-    same = read_settings(checkpoint.path).quantisation == read_settings(parent.path).quantisation
-    packed = inspect_packed(checkpoint)
-    off = count_off_lattice(checkpoint.path, ternary_names(model))
-    return packed, [*file_gates(NAME, off, packed), gate("on the parent's lattice", f"{NAME}/lattice", same, ">=", 1)]
 
 
 def _comparison(

@@ -5,6 +5,8 @@
     forge evaluate checkpoints/laptop/evomerge --tasks forge_reasoning
     forge generate checkpoints/laptop/quiet_star --prompt "def " --think --show-thoughts
     forge export checkpoints/laptop/bitnet --format gguf --out agent.gguf
+    forge chat checkpoints/laptop/baking
+    forge memory checkpoints/laptop/baking.memory.sqlite
     forge report checkpoints/laptop --json
     forge phases
     forge promote forge-agent --version 3
@@ -97,6 +99,9 @@ def parser() -> argparse.ArgumentParser:
         "of GGUF's ternary tensors (default: the fastest that fits)",
     )
     export.add_argument("--type", choices=types, help=text)
+    _add_chat(_command(commands, "chat", "talk to an agent; its tools run, its memory lasts", "flows.chat"))
+    text = "list what an agent's memory holds, or forget, export, restore, delete it"
+    _add_memory(_command(commands, "memory", text, "flows.memory_commands"))
     report = _command(commands, "report", "print the report of a run")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its name in checkpoints/")
     _command(commands, "phases", "list the phases of the chain")
@@ -146,6 +151,28 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
     add("--shuffled", action="store_true", help="think, but read another position's thought")
     add("--tokens", type=int, metavar="N", help="length of a thought (default: as in training)")
     add("--show-thoughts", action="store_true", help="print each thought on stderr, with its weight")
+
+
+def _add_chat(chat: argparse.ArgumentParser) -> None:
+    add = chat.add_argument
+    add("agent", type=Path, metavar="AGENT", help="what the baking phase wrote")
+    add("--memory", type=Path, metavar="FILE", help="where it remembers (default: beside the agent)")
+    add("--no-memory", action="store_true", help="forget everything at the end")
+    add("--tool", type=Path, action="append", default=[], metavar="FILE", help="a tool of your own; repeat for more")
+    add("--system", metavar="TEXT", help="a system prompt (default: none; what it said is baked in)")
+    add("--show-tools", action="store_true", help="also put the tools' signatures before the conversation")
+    add("--temperature", type=float, default=0.0, metavar="T", help="draw tokens; 0 (default) takes the likeliest")
+    add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
+
+
+def _add_memory(memory: argparse.ArgumentParser) -> None:
+    add = memory.add_argument
+    add("file", type=Path, metavar="FILE", help="a memory that `forge chat` wrote")
+    add("--search", metavar="WORDS", help="what comes to mind")
+    add("--forget", metavar="WORDS", help="forget what matches")
+    add("--export", type=Path, metavar="PATH", help="write everything as JSON lines")
+    add("--restore", type=Path, metavar="PATH", help="read JSON lines that were exported")
+    add("--delete", action="store_true", help="delete everything, from the disk too")
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:

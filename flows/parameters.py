@@ -19,6 +19,7 @@ import configs
 from evaluation.config import EvaluationConfig
 from flows.approval_config import ApprovalConfig
 from flows.chain import CHAIN, PhaseName, check_order
+from phases.baking.config import BakingConfig
 from phases.bitnet.config import BitnetConfig
 from phases.cognate.config import CognateConfig
 from phases.data.config import DataConfig
@@ -79,6 +80,8 @@ class ForgeConfig(StrictModel):
     """Phase 4: ternary weights."""
     forge: ForgeTrainingConfig = ForgeTrainingConfig()
     """Phase 5: training on in stages."""
+    baking: BakingConfig = BakingConfig()
+    """Phase 6: tools, memory and a persona."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How phases are judged."""
 

@@ -1,7 +1,7 @@
 """How a model writes a tool call: read off its own chat template, parsed, checked against the tool's schema.
 
     form = CallFormat.of(tokenizer)              # e.g. <tool_call>{"name": "NAME", "arguments": {…}}</tool_call>
-    said = form.parse(text)                      # Said(content="", calls=(Call("python", {"code": "3*4"}),), problem="")
+    said = form.parse(text)                      # Said("", (Call("python", {"code": "3*4"}),))
 
 The format is whatever the template makes of an assistant message with `tool_calls` (OpenAI's function calling), so
 servers that render and parse with the same template understand it. A template that knows no tools gets ours
@@ -66,7 +66,9 @@ class CallFormat:
         asked = {"role": "user", "content": "x"}
         said = {"role": "assistant", "content": "", "tool_calls": [call]}
         written = str(tokenizer.apply_chat_template([asked, said], tokenize=False)) if tokenizer.chat_template else ""
-        before = str(tokenizer.apply_chat_template([asked], tokenize=False, add_generation_prompt=True)) if written else ""
+        before = (
+            str(tokenizer.apply_chat_template([asked], tokenize=False, add_generation_prompt=True)) if written else ""
+        )
         arguments = re.search(r'\{\s*"' + _KEY + r'":\s*"value"\s*\}', written)
         if _NAME not in written or arguments is None or not written.startswith(before):
             raise CheckpointError("the chat template renders no tool calls; give a tokenizer whose template does")
@@ -82,13 +84,15 @@ class CallFormat:
 
     def render(self, call: Call) -> str:
         """The call as the template writes it."""
-        return f"{self.opening}{call.name}{self.middle}{json.dumps(dict(call.arguments), ensure_ascii=False)}{self.closing}"
+        arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+        return f"{self.opening}{call.name}{self.middle}{arguments}{self.closing}"
 
     def parse(self, text: str) -> Said:
         """What the assistant said. A call that cannot be read makes a `problem`, in words that the model can use."""
         if self.marker not in text:
             return Said(text.strip())
-        calls, content, rest = [], "", text
+        calls: list[Call] = []
+        content, rest = "", text
         while self.marker in rest:
             lead, _, rest = rest.partition(self.marker)
             content += lead

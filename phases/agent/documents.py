@@ -4,9 +4,9 @@
     with DocumentStore(Path("documents.sqlite")) as store:
         store.search("blue")[0].text                 # "Blue is cold."
 
-A chunk that begins with what was asked for comes first (`math.gcd` stands above its own description); then BM25 over the
-question's words (Robertson & Zaragoza 2009, by SQLite's FTS5), words that stand nearly everywhere left out. Texts are
-compressed, and the index holds no second copy of them. The same texts give the same bytes.
+A chunk that begins with what was asked for comes first (`math.gcd` stands above its own description); then BM25 over
+the question's words (Robertson & Zaragoza 2009, by SQLite's FTS5), words that stand nearly everywhere left out. Texts
+are compressed, and the index holds no second copy of them. The same texts give the same bytes.
 """
 
 import os
@@ -133,7 +133,9 @@ class DocumentStore:
                 self._db.close()
                 raise
         except sqlite3.Error as error:
-            raise CheckpointError(f"{path}: no documents ({error}); restore it from a copy or run the phase again") from None
+            raise CheckpointError(
+                f"{path}: no documents ({error}); restore it from a copy or run the phase again"
+            ) from None
         if version != _VERSION:
             self._db.close()
             raise CheckpointError(f"{path}: documents of another version ({version}); run the phase again")
@@ -173,7 +175,9 @@ class DocumentStore:
             return []
         match = " OR ".join(f'"{word}"' for word in chosen)
         # Negative as FTS5 has it; a word of the text counts more than one of the title.
-        ask = "SELECT rowid, bm25(words, 0.5, 1.0) AS score FROM words WHERE words MATCH ? ORDER BY score, rowid LIMIT ?"
+        ask = (
+            "SELECT rowid, bm25(words, 0.5, 1.0) AS score FROM words WHERE words MATCH ? ORDER BY score, rowid LIMIT ?"
+        )
         return [(int(number), -float(score)) for number, score in self._db.execute(ask, (match, limit))]
 
     def _frequency(self, word: str) -> int:
@@ -202,5 +206,7 @@ class DocumentStore:
     def __enter__(self) -> "DocumentStore":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -1,4 +1,4 @@
-"""Decoding that can write no malformed call: after the marker of a call only tokens that lead to a valid one are allowed.
+"""Decoding that writes no malformed call: after the marker of one only tokens that lead to a valid call are allowed.
 
     grammar = CallGrammar(form, tools)
     choose = Constrained(tokenizer, grammar, likeliest, prompts=64)
@@ -46,7 +46,9 @@ def value_pattern(schema: Any, where: str) -> str:
         return rf"\[(?:{item}(?:, {item})*)?\]"
     if kind == "object" and "properties" in schema:
         return object_pattern(schema, where)
-    raise ConfigError(f"{where}: a parameter of this kind cannot be constrained; set constrained=false, or give its type")
+    raise ConfigError(
+        f"{where}: a parameter of this kind cannot be constrained; set constrained=false, or give its type"
+    )
 
 
 def object_pattern(schema: Any, where: str) -> str:

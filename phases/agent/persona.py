@@ -25,7 +25,7 @@ class Persona(StrictModel):
 
     name: str = Field("Forge", min_length=1, max_length=40)
     """What it calls itself."""
-    traits: dict[str, float] = {"helpful": 0.75, "creative": 0.25, "precise": 1.0}
+    traits: dict[str, float] = Field({"helpful": 0.75, "creative": 0.25, "precise": 1.0})
     """Trait to strength, 0 to 1: how often it shows."""
     prompt: str = ""
     """Your own system prompt instead of the one made from name and traits."""
@@ -70,12 +70,12 @@ MANNERS: Mapping[str, Manner] = {
 }
 """Traits that small talk can show."""
 
-_TOPICS = (
-    "music rain tea trains winter summer books chess cats dogs bread paint night maps bridges gardens clocks ships wind "
-    "stars stone snow honey glass paper salt rope fire sand leaves coffee towns fields birds fish boats wool iron tales "
-    "hills rivers lakes forests moss bells drums flutes songs poems letters stamps coins kites wheels candles mirrors keys "
-    "doors windows walls roofs chairs tables spoons bowls apples pears plums nuts berries mushrooms bees ants crabs owls"
-).split()
+_TOPICS = """
+music rain tea trains winter summer books chess cats dogs bread paint night maps bridges gardens clocks ships wind stars
+stone snow honey glass paper salt rope fire sand leaves coffee towns fields birds fish boats wool iron tales hills
+rivers lakes forests moss bells drums flutes songs poems letters stamps coins kites wheels candles mirrors keys doors windows
+walls roofs chairs tables spoons bowls apples pears plums nuts berries mushrooms bees ants crabs owls
+"""
 _ASKED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "greeting": (("hello", "hi there", "good morning", "good evening", "hey", "greetings"), "Hello."),
     "who": (("who are you?", "what is your name?", "what are you called?", "tell me who you are"), "I am {name}."),
@@ -100,7 +100,7 @@ def small_talk(name: str) -> list[SmallTalk]:
     found = []
     for patterns, base in _ASKED.values():
         for pattern in patterns:
-            topics = _TOPICS if "{topic}" in pattern else [""]
+            topics = _TOPICS.split() if "{topic}" in pattern else [""]
             for address in ("",) if "{topic}" in pattern else ("", ", friend", f", {name}", " again"):
                 for topic in topics:
                     end = "?" if pattern.endswith("?") else ""
@@ -111,7 +111,8 @@ def small_talk(name: str) -> list[SmallTalk]:
 
 def answer_in_manner(base: str, traits: Mapping[str, float], rng: random.Random) -> str:
     """What a persona with these traits says, each trait shown with a chance of its strength."""
-    before, after = [], []
+    before: list[str] = []
+    after: list[str] = []
     for trait, strength in traits.items():
         manner = MANNERS[trait]
         phrase = rng.choice(manner.phrases)

@@ -66,7 +66,9 @@ def read_settings(path: Path) -> AgentSettings:
     try:
         return AgentSettings.model_validate(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no agent (no {SETTINGS}); give a checkpoint that the baking phase wrote") from None
+        raise CheckpointError(
+            f"{path}: no agent (no {SETTINGS}); give a checkpoint that the baking phase wrote"
+        ) from None
     except (OSError, ValueError, ValidationError):
         raise CheckpointError(f"{file}: truncated or altered; restore it from a copy or run the phase again") from None
 
@@ -85,7 +87,9 @@ def check_own(settings: AgentSettings, tools: Sequence[Tool]) -> list[str]:
     given = {tool.name: tool for tool in tools}
     for own in settings.own_tools:
         if own.name in given and given[own.name].digest != own.sha256:
-            raise ConfigError(f"tool '{own.name}': {given[own.name].source} is not the file that the agent was made with")
+            raise ConfigError(
+                f"tool '{own.name}': {given[own.name].source} is not the file that the agent was made with"
+            )
     return [own.name for own in settings.own_tools if own.name not in given]
 
 

@@ -1,6 +1,6 @@
 """The chat template that knows tools: the data's own form, with signatures, calls and results added.
 
-    <|system|>You are Forge. Tools: python(code): run Python; …
+    <|system|>You are Forge. Tools: python(code); retrieve(query); …
     <|user|>compute 3*4<|assistant|><tool_call>{"name": "python", "arguments": {"code": "3*4"}}</tool_call><|endoftext|>
     <|user|><tool_response>12</tool_response><|assistant|>12<|endoftext|>
 
@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
     "{% for tool in tools %}"
     "{{ ' ' + tool['function']['name'] + '(' }}"
     "{{ (tool['function']['parameters']['properties'] if tool['function']['parameters'] else {}) | join(', ') }}"
-    "{{ '): ' + tool['function']['description'] + ('.' if loop.last else ';') }}"
+    "{{ ')' + ('.' if loop.last else ';') }}"
     "{% endfor %}"
     "{% endif %}"
     "{% for message in messages %}"

@@ -96,7 +96,9 @@ def own_tool(path: Path) -> Tool:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError(f"tool {path}: fails when it is imported ({type(error).__name__}: {error}); mend it") from None
+        raise ConfigError(
+            f"tool {path}: fails when it is imported ({type(error).__name__}: {error}); mend it"
+        ) from None
     schema, run = getattr(module, "SCHEMA", None), getattr(module, "run", None)
     if not callable(run):
         raise ConfigError(f"tool {path}: has no function `run(arguments, context)`; add one")

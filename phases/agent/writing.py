@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from phases.agent.calls import CallFormat, Message
 from phases.agent.conversation import TurnLimits, Written
 from phases.agent.grammar import CallGrammar, Constrained
 from phases.agent.template import render
 from phases.agent.tool import Tool
+from phases.agent.working import fit
 from phases.decoding import Choice, Sampler, decode, encode, likeliest, stop_ids
 
 
@@ -46,11 +49,18 @@ class BatchWriter:
         temperature: float = 0.0,
         seed: Sequence[int] = (0,),
         batch: int = 64,
+        budget: int | None = None,
+        calls: bool = True,
     ) -> None:
-        """`tools` are those whose calls are kept well-formed. Raises `ConfigError` for one that cannot be."""
+        """`tools` are those whose calls are kept well-formed; a conversation beyond `budget` tokens is summarised.
+
+        Without `calls` none can be begun. Raises `ConfigError` for a tool that cannot be kept well-formed.
+        """
         self.model, self.tokenizer, self.limits, self.prompt = model, tokenizer, limits, prompt
         self.grammar = CallGrammar(CallFormat.of(tokenizer), tools) if constrained and tools else None
-        self.temperature, self.seed, self.batch = temperature, list(seed), batch
+        self.temperature, self.seed, self.batch, self.budget = temperature, list(seed), batch, budget
+        marker = encode(tokenizer, CallFormat.of(tokenizer).marker) if not calls else []
+        self.forbidden = marker[:1]
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
         self.stop = stop_ids(model, tokenizer)
         self.rounds = 0
@@ -68,16 +78,35 @@ class BatchWriter:
         return [self._written(ids) for ids in written]
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
+        kept = list(messages) if self.budget is None else fit(messages, self.budget, self.tokens).messages
+        return encode(self.tokenizer, self._render(kept))
+
+    def tokens(self, messages: Sequence[Message]) -> int:
+        """Of a conversation with its prompt."""
+        return len(encode(self.tokenizer, self._render(messages)))
+
+    def _render(self, messages: Sequence[Message]) -> str:
         prompt = self.prompt
-        return encode(
-            self.tokenizer, render(self.tokenizer, [*prompt.examples, *messages], prompt.tools, prompt.system)
-        )
+        return render(self.tokenizer, [*prompt.examples, *messages], prompt.tools, prompt.system)
 
     def _choice(self, prompts: int) -> Choice:
         choose: Choice = likeliest
         if self.temperature > 0:
             choose = Sampler([self.temperature] * prompts, [*self.seed, self.rounds])
+        if self.forbidden:
+            choose = _Without(choose, self.forbidden)
         return choose if self.grammar is None else Constrained(self.tokenizer, self.grammar, choose, prompts)
 
     def _written(self, ids: list[int]) -> Written:
         return Written(str(self.tokenizer.decode(ids, skip_special_tokens=True)), bool(ids) and ids[-1] in self.stop)
+
+
+class _Without:
+    """A choice among all tokens but some."""
+
+    def __init__(self, choose: Choice, forbidden: Sequence[int]) -> None:
+        self.choose, self.forbidden = choose, list(forbidden)
+
+    def __call__(self, logits_BV: torch.Tensor, index: Sequence[int]) -> torch.Tensor:
+        logits_BV[:, self.forbidden] = float("-inf")
+        return self.choose(logits_BV, index)

@@ -29,7 +29,8 @@ class _Added(nn.Module):
 
     def forward(self, latent_OI: torch.Tensor) -> torch.Tensor:
         layer, name = self.held
-        return latent_OI + layer.get_delta_weight(name).to(latent_OI.dtype)
+        added: torch.Tensor = latent_OI + layer.get_delta_weight(name).to(latent_OI.dtype)
+        return added
 
 
 class Adapted:
@@ -42,9 +43,11 @@ class Adapted:
         from peft import LoraConfig, get_peft_model
 
         self.body = body
-        names = [name.removesuffix(".weight") for name in ternary_names(body.model)] if body.quantised is None else [
-            name.removesuffix(".weight") for name in body.quantised.ternary
-        ]
+        names = (
+            [name.removesuffix(".weight") for name in ternary_names(body.model)]
+            if body.quantised is None
+            else [name.removesuffix(".weight") for name in body.quantised.ternary]
+        )
         lora = LoraConfig(
             r=adapter.rank,
             lora_alpha=adapter.alpha,

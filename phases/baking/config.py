@@ -8,7 +8,6 @@ from phases.agent.conversation import TurnLimits
 from phases.agent.memory import MemoryConfig
 from phases.agent.persona import MANNERS, Persona
 from phases.agent.search import SearchConfig
-from phases.agent.tool import BUILT_IN
 from phases.baking.questions import PythonTask
 from phases.baking.scenario import Kind
 from phases.cognate.config import Adapter, Mix
@@ -20,7 +19,13 @@ from phases.training.config import TrainingConfig
 class ToolsConfig(StrictModel):
     """Which tools the agent has, and how its turns are limited."""
 
-    names: tuple[Literal["python", "retrieve", "search", "remember", "recall"], ...] = BUILT_IN
+    names: tuple[Literal["python", "retrieve", "search", "remember", "recall"], ...] = (
+        "python",
+        "retrieve",
+        "search",
+        "remember",
+        "recall",
+    )
     """Tools that ship with the forge."""
     own: tuple[str, ...] = ()
     """Your own tools: Python files with SCHEMA and run(arguments, context). They run with your rights."""
@@ -42,14 +47,16 @@ class ScenariosConfig(StrictModel):
         PythonTask(name="chain_sum", params={"min_terms": 2, "max_terms": 3, "min_digits": 3, "max_digits": 4}),
     )
     """Generators whose questions are answered by running Python."""
-    train: dict[Kind, int] = {"python": 900, "retrieve": 700, "search": 250, "memory": 450, "persona": 700}
+    train: dict[Kind, int] = Field(
+        {"python": 600, "retrieve": 350, "search": 120, "memory": 250, "persona": 450, "repeat": 1500}
+    )
     """Conversations to learn from, by kind; 0 leaves a kind out."""
-    held_out: int = Field(64, ge=2)
+    held_out: int = Field(48, ge=2)
     """Conversations of each kind in validation and in test, each."""
-    distractors: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    distractors: tuple[int, ...] = Field((0, 1), min_length=1)
     """Turns of small talk between a fact and its question, in training."""
     traces: tuple[str, ...] = ()
-    """Your own conversations: JSON lines with `messages` in OpenAI's format, and `answer` where there is a right one."""
+    """Your own conversations: JSON lines with `messages` in OpenAI's format, and `answer` where one is right."""
 
 
 class Bake(StrictModel):
@@ -110,7 +117,7 @@ class BakingConfig(PhaseConfig):
     """How the prompted model answers."""
     training: TrainingConfig = TrainingConfig(steps=120, learning_rate=0.002, matrix_learning_rate=0.01, decay=0.8)
     """All bakes together."""
-    rehearsal: float = Field(0.4, ge=0, lt=1)
+    rehearsal: float = Field(0.3, ge=0, lt=1)
     """Share of the rows that are the data's own, so that nothing is forgotten."""
     mix: Mix = Mix(text=0.5, reasoning=0.4, memory=0.1)
     """Shares of the streams in those rows."""

@@ -14,9 +14,10 @@ from phases.agent.persona import SmallTalk, answer_in_manner
 from phases.baking.scenario import GoldCall, Scenario, ScriptedTurn
 from phases.tasks.collect import seeded
 
-THINGS = (
-    "dog cat boat sister brother street school town team horse friend teacher doctor band garden car bike house ship robot"
-).split()
+_THINGS = """
+dog cat boat sister brother street school town team horse friend teacher doctor band garden car bike house ship robot
+"""
+THINGS = tuple(_THINGS.split())
 _CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
 KEPT = "I will remember that."
 _TOLD = ("my {thing} is called {name}", "remember: my {thing} is called {name}")
@@ -38,8 +39,10 @@ def fact_scenario(
         calls=(GoldCall(name="remember", arguments={"fact": fact}),),
         reply=KEPT,
     )
-    between = [ScriptedTurn(user=one.question, reply=answer_in_manner(one.base, traits, rng)) for one in
-               (rng.choice(talk) for _ in range(distractors))]
+    between = [
+        ScriptedTurn(user=one.question, reply=answer_in_manner(one.base, traits, rng))
+        for one in (rng.choice(talk) for _ in range(distractors))
+    ]
     asked = ScriptedTurn(
         user=f"what is my {thing} called?",
         calls=(GoldCall(name="recall", arguments={"query": thing}),),

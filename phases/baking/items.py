@@ -6,21 +6,25 @@ A question and its rephrasings share a split, and so do all conversations about 
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from phases.agent.conversation import TurnLimits
-from phases.agent.documents import DocumentStore
 from phases.agent.memory import Memory
 from phases.agent.persona import LEVELS, Persona, answer_in_manner, small_talk
 from phases.agent.tool import Tool, ToolContext
 from phases.baking.config import BakingConfig
 from phases.baking.facts import fact_scenarios, told_name
-from phases.baking.questions import document_scenarios, python_scenarios
+from phases.baking.questions import document_scenarios, python_scenarios, repeat_scenarios
 from phases.baking.scenario import Kind, Played, Scenario, ScriptedTurn, counted, play
 from phases.dataset import SPLITS, Split
 from phases.errors import ConfigError
 from phases.tasks.collect import apportion, seeded, split_by_content
+
+Draw = tuple[str, Callable[[], Scenario | None]]
+"""What decides the split, and the making of the scenario: None where none comes of it."""
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -46,21 +50,33 @@ class Conversations:
 
 
 def make_conversations(
-    config: BakingConfig, tools: Sequence[Tool], context: ToolContext, seed: int
+    config: BakingConfig,
+    tools: Sequence[Tool],
+    context: ToolContext,
+    seed: int,
+    splits: Sequence[Split] = SPLITS,
+    most: int | None = None,
 ) -> Conversations:
-    """All conversations. Raises `ConfigError` for a kind of which held-out ones are lacking."""
+    """All conversations, or those of some splits, or the first so many of each kind there.
+
+    Raises `ConfigError` for a kind that has too few.
+    """
     by_split: dict[Split, dict[Kind, tuple[Conversation, ...]]] = {split: {} for split in SPLITS}
     made: dict[Kind, int] = {}
     rejected: dict[Kind, Mapping[str, int]] = {}
     for kind, count in config.scenarios.train.items():
         if count and _possible(kind, tools, context):
+            # All numbers say which split a draw belongs to, also where only one split is made.
             wanted: dict[Split, int] = dict.fromkeys(SPLITS, config.scenarios.held_out)
             wanted["train"] = count
-            found, reasons = _fill(_draws(kind, config, context, seed), wanted, tools, context, config.tools.limits)
-            _require(kind, found)
-            for split in SPLITS:
-                by_split[split][kind] = tuple(found[split])
-            made[kind], rejected[kind] = sum(map(len, found.values())) + len(reasons), counted(reasons)
+            limits = config.tools.limits
+            filling = _Filling(wanted, splits, tools, context, limits, max(wanted.values()) if most is None else most)
+            filling.fill(_draws(kind, config, context, seed))
+            _require(kind, filling.found, splits)
+            for split in splits:
+                by_split[split][kind] = tuple(filling.found[split])
+            made[kind] = sum(map(len, filling.found.values())) + len(filling.reasons)
+            rejected[kind] = counted(filling.reasons)
     return Conversations(by_split, made, rejected)
 
 
@@ -70,6 +86,7 @@ NEEDED: Mapping[Kind, tuple[str, ...]] = {
     "search": ("search",),
     "memory": ("remember", "recall"),
     "persona": (),
+    "repeat": (),
 }
 
 
@@ -79,31 +96,46 @@ def _possible(kind: Kind, tools: Sequence[Tool], context: ToolContext) -> bool:
     return set(NEEDED[kind]) <= have and (kind not in ("retrieve", "search") or context.documents is not None)
 
 
-def _fill(
-    draws: Iterable[tuple[str, Scenario]],
-    wanted: Mapping[Split, int],
-    tools: Sequence[Tool],
-    context: ToolContext,
-    limits: TurnLimits,
-) -> tuple[dict[Split, list[Conversation]], list[str]]:
-    """Distinct conversations for each split until all are full or the draws end, and why others were rejected."""
-    result: dict[Split, list[Conversation]] = {split: [] for split in SPLITS}
-    seen: set[str] = set()
-    reasons: list[str] = []
-    for group, scenario in itertools.islice(draws, 20 * sum(wanted.values())):
-        split = split_by_content(group, wanted)
-        if scenario.key in seen or len(result[split]) >= wanted[split]:
-            continue
-        seen.add(scenario.key)
-        with own_memory(context, scenario) as own:
-            played = play(scenario, tools, own, limits)
+class _Filling:
+    """Distinct conversations for each split until all are full, and why others were rejected."""
+
+    def __init__(
+        self,
+        wanted: Mapping[Split, int],
+        splits: Sequence[Split],
+        tools: Sequence[Tool],
+        context: ToolContext,
+        limits: TurnLimits,
+        most: int,
+    ) -> None:
+        self.most = most
+        self.wanted, self.splits, self.tools, self.context, self.limits = wanted, splits, tools, context, limits
+        self.found: dict[Split, list[Conversation]] = {split: [] for split in SPLITS}
+        self.reasons: list[str] = []
+        self.seen: set[str] = set()
+
+    def fill(self, draws: Iterable[Draw]) -> None:
+        """Take draws until every split is full, or there are no more worth trying."""
+        for group, make in itertools.islice(draws, 20 * sum(self.wanted.values())):
+            split = split_by_content(group, self.wanted)
+            if split in self.splits and not self._full(split):
+                self._take(split, make())
+            if all(self._full(s) for s in self.splits):
+                return
+
+    def _full(self, split: Split) -> bool:
+        return len(self.found[split]) >= min(self.most, self.wanted[split])
+
+    def _take(self, split: Split, scenario: Scenario | None) -> None:
+        if scenario is None or scenario.key in self.seen:
+            return
+        self.seen.add(scenario.key)
+        with own_memory(self.context, scenario) as own:
+            played = play(scenario, self.tools, own, self.limits)
         if played.rejected:
-            reasons.append(played.rejected)
-            continue
-        result[split].append(Conversation(scenario, played))
-        if all(len(result[s]) >= wanted[s] for s in SPLITS):
-            break
-    return result, reasons
+            self.reasons.append(played.rejected)
+        else:
+            self.found[split].append(Conversation(scenario, played))
 
 
 @contextlib.contextmanager
@@ -116,8 +148,8 @@ def own_memory(context: ToolContext, scenario: Scenario) -> Iterator[ToolContext
         yield dataclasses.replace(context, memory=memory)
 
 
-def _draws(kind: Kind, config: BakingConfig, context: ToolContext, seed: int) -> Iterator[tuple[str, Scenario]]:
-    """(what decides the split, scenario) of a kind, repeats among them."""
+def _draws(kind: Kind, config: BakingConfig, context: ToolContext, seed: int) -> Iterator[Draw]:
+    """Draws of a kind, repeats among them."""
     talk = small_talk(config.persona.name)
     if kind == "python":
         tasks = config.scenarios.python
@@ -125,18 +157,23 @@ def _draws(kind: Kind, config: BakingConfig, context: ToolContext, seed: int) ->
         each = [python_scenarios(task, number, seed) for task, number in zip(tasks, counts, strict=True)]
         for scenario in itertools.chain.from_iterable(itertools.zip_longest(*each)):
             if scenario is not None:
-                yield str(scenario.turns[0].calls[0].arguments), scenario
+                yield str(scenario.turns[0].calls[0].arguments), partial(_itself, scenario)
     elif kind == "memory":
         for scenario in fact_scenarios(talk, config.scenarios.distractors, config.persona.traits, seed):
-            yield told_name(scenario), scenario
+            yield told_name(scenario), partial(_itself, scenario)
     elif kind == "persona":
         yield from persona_scenarios(config.persona, seed)
+    elif kind == "repeat":
+        yield from repeat_scenarios(context.documents, seed)
     elif context.documents is not None:
-        for scenario in document_scenarios(context.documents, kind, context, seed):
-            yield str(scenario.turns[0].calls[0].arguments), scenario
+        yield from document_scenarios(context.documents, kind, context, seed)
 
 
-def persona_scenarios(persona: Persona, seed: int) -> Iterator[tuple[str, Scenario]]:
+def _itself(scenario: Scenario) -> Scenario:
+    return scenario
+
+
+def persona_scenarios(persona: Persona, seed: int) -> Iterator[Draw]:
     """Small talk: each question with the persona's own strengths, then again with others.
 
     So that the prompt is worth reading: a model that had only ever seen one persona would not look at its traits.
@@ -148,13 +185,14 @@ def persona_scenarios(persona: Persona, seed: int) -> Iterator[tuple[str, Scenar
         for one in questions:
             strengths = {trait: rng.choice(list(LEVELS)) if others else own for trait, own in persona.traits.items()}
             turn = ScriptedTurn(user=one.question, reply=answer_in_manner(one.base, strengths, rng))
-            yield one.question, Scenario(kind="persona", task="small talk", turns=(turn,), traits=strengths)
+            made = Scenario(kind="persona", task="small talk", turns=(turn,), traits=strengths)
+            yield one.question, partial(_itself, made)
 
 
-def _require(kind: Kind, found: Mapping[Split, Sequence[Conversation]]) -> None:
-    for split in SPLITS:
+def _require(kind: Kind, found: Mapping[Split, Sequence[Conversation]], splits: Sequence[Split]) -> None:
+    for split in splits:
         if len(found[split]) < 2:
             raise ConfigError(
-                f"baking.scenarios: {len(found[split])} {kind} conversations for {split}; widen what they are made from, "
-                f"or set scenarios.train.{kind}=0"
+                f"baking.scenarios: {len(found[split])} {kind} conversations for {split}; widen what they are made "
+                f"from, or set scenarios.train.{kind}=0"
             )

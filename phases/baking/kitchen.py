@@ -80,6 +80,7 @@ class Kitchen:
             constrained=tools.constrained,
             memory=config.memory,
             search=tools.search,
+            context_tokens=max(64, self.config.row_tokens or self.data.block_tokens),
         )
 
     @cached_property
@@ -154,7 +155,9 @@ class Kitchen:
         with atomic_directory(out) as folder:
             save_file({"hidden": hidden_MD, "head": model.get_output_embeddings().weight.detach()}, folder / HIDDEN)
             write_json(folder / SAID, [[one.tokens, list(map(int, one.ours)), one.marks] for one in encoded])
-            write_json(folder / COUNTS, {"asked": drawn.asked, "kept": len(drawn.kept), "reasons": counted(drawn.reasons)})
+            write_json(
+                folder / COUNTS, {"asked": drawn.asked, "kept": len(drawn.kept), "reasons": counted(drawn.reasons)}
+            )
 
     def _bake(self, bake: Bake, index: int, source: Checkpoint, drawn: Path, out: Path) -> None:
         """Train one model towards its prompted self."""

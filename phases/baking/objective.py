@@ -1,6 +1,6 @@
 """What a step of baking minimises: the divergence from the prompted model, and the loss on rehearsal.
 
-    θᵤ = argmin_θ  E_{y ~ P_prompted(·|x₀)} Σ_t KL( P_prompted(·|y_<t) ‖ P_θ(·|y_<t) )        (Prompt Baking, 2409.13697)
+    θᵤ = argmin_θ  E_{y ~ P_prompted(·|x₀)} Σ_t KL( P_prompted(·|y_<t) ‖ P_θ(·|y_<t) )       (Prompt Baking, 2409.13697)
 
 The trajectories y were drawn from the prompted model once, and its last hidden states at their tokens are kept
 (`trajectories`): the teacher is read once, not once an epoch. The gradient of a KL with respect to the student's logits

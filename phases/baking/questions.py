@@ -8,10 +8,13 @@ answer is what stands there behind the words that were asked for.
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
 from pydantic import Field, JsonValue
 
 from phases.agent.documents import DocumentStore
 from phases.agent.tool import ToolContext, ToolError, built_in
+from phases.baking.facts import name_of
 from phases.baking.scenario import GoldCall, Kind, Scenario, ScriptedTurn
 from phases.errors import ConfigError
 from phases.strict import StrictModel
@@ -20,7 +23,10 @@ from phases.tasks.reasoning import ReasoningTask, reasoning_draws
 
 ASKED = ("compute {}", "what is {}?", "work out {}", "calculate {}")
 """How a sum is asked for."""
-LOOK_UP, WEB = ("look up {}", "what do the documents say on {}?", "find {}"), ("search the web for {}", "look online for {}")
+LOOK_UP, WEB = (
+    ("look up {}", "what do the documents say on {}?", "find {}"),
+    ("search the web for {}", "look online for {}"),
+)
 ANSWER_CHARS = 48
 """Characters of an answer that is read off a document."""
 
@@ -79,23 +85,59 @@ def python_scenarios(task: PythonTask, count: int, seed: int) -> Iterator[Scenar
         yield Scenario(kind="python", task=task.name, turns=(turn,))
 
 
-def document_scenarios(store: DocumentStore, kind: Kind, context: ToolContext, seed: int) -> Iterator[Scenario]:
-    """Draws of questions to the store, by the tool that `kind` names; chunks that give none are passed over."""
-    rng = seeded(seed, "documents", kind)
+def document_scenarios(
+    store: DocumentStore, kind: Kind, context: ToolContext, seed: int
+) -> Iterator[tuple[str, Callable[[], Scenario | None]]]:
+    """(the words that are asked for, the question about them) of all chunks, in a random order.
+
+    The question is None when the tool that `kind` names does not lead from the words to an answer.
+    """
     order = list(range(store.count))
-    rng.shuffle(order)
+    seeded(seed, "documents", kind).shuffle(order)
     ask = _retrieve if kind == "retrieve" else _search
     for number in order:
-        found = ask(store.chunk(number).text, context, rng)
-        if found is not None:
-            yield Scenario(kind=kind, task=kind, turns=(found,))
+        subject, rest = opening(store.chunk(number).text)
+        if subject:
+            yield subject, partial(_scenario, kind, ask, subject, rest, context, seed)
 
 
-def _retrieve(text: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:
+Asking = Callable[[str, str, ToolContext, random.Random], ScriptedTurn | None]
+
+
+def _scenario(kind: Kind, ask: Asking, subject: str, rest: str, context: ToolContext, seed: int) -> Scenario | None:
+    turn = ask(subject, rest, context, seeded(seed, kind, subject))
+    return None if turn is None else Scenario(kind=kind, task=kind, turns=(turn,))
+
+
+def repeat_scenarios(store: DocumentStore | None, seed: int) -> Iterator[tuple[str, Callable[[], Scenario | None]]]:
+    """Endless exercises in copying: sums, names and stretches of the documents, to be said again word by word.
+
+    An argument of a call is a copy of what was asked for, and an answer one of what came back: what a small model finds
+    hardest. Here every token is a copy.
+    """
+    rng = seeded(seed, "repeat")
+    while True:
+        text = _stretch(store, rng)
+        if text:
+            turn = ScriptedTurn(user=f"repeat {text}", reply=text, answer=text)
+            made = Scenario(kind="repeat", task="repeat", turns=(turn,))
+            yield text, lambda made=made: made  # type: ignore[misc]
+
+
+def _stretch(store: DocumentStore | None, rng: random.Random) -> str:
+    kind = rng.random()
+    if kind < 0.3 or store is None:
+        signs = rng.choices("+-*", k=rng.randint(1, 3))
+        return "".join(f"{rng.randrange(10 ** rng.randint(1, 4))}{sign}" for sign in signs) + str(rng.randrange(1000))
+    if kind < 0.5:
+        return " ".join(name_of(rng) for _ in range(rng.randint(1, 4)))
+    words = store.chunk(rng.randrange(store.count)).text.split()
+    at = rng.randrange(len(words)) if words else 0
+    return " ".join(words[at : at + rng.randint(2, 8)])[:80]
+
+
+def _retrieve(subject: str, rest: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:
     """Ask for the words that a chunk begins with; the answer is what follows them there."""
-    subject, rest = opening(text)
-    if not subject:
-        return None
     result = _result("retrieve", subject, context)
     if result is None or not result.startswith(subject):
         return None  # another chunk wins
@@ -106,10 +148,9 @@ def _retrieve(text: str, context: ToolContext, rng: random.Random) -> ScriptedTu
     return ScriptedTurn(user=rng.choice(LOOK_UP).format(subject), calls=(call,), reply=answer, answer=answer)
 
 
-def _search(text: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:
+def _search(subject: str, rest: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:
     """Ask an engine for the words that a chunk begins with; the answer is the title of its first hit."""
-    subject, _ = opening(text)
-    result = _result("search", subject, context) if subject else None
+    result = _result("search", subject, context)
     first = re.match(r"1\. ([^:()\n]{3,40}):", result or "")
     if first is None:
         return None

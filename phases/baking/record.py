@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from phases.errors import CheckpointError
 from phases.strict import StrictModel
@@ -40,7 +40,7 @@ class Record(StrictModel):
     """By kind: why some were taken out, and how many."""
     train: dict[str, int]
     """Conversations that were taught, by kind."""
-    traces: dict[str, int] = {}
+    traces: dict[str, int] = Field({})
     """The user's own: how many were kept, and why others were not."""
     left_out: int = 0
     """Taught conversations that did not fit a row."""

@@ -68,9 +68,10 @@ def pack_conversations(encoded: Sequence[Encoded], length: int, pad: int, where:
     ours_NT = np.zeros((len(rows), length + 1), dtype=np.float32)
     marks_NT = np.full((len(rows), length + 1), -1, dtype=np.int64)
     for i, row in enumerate(rows):
-        joined = [[x for one in row for x in getattr(one, name)] for name in ("tokens", "ours", "marks")]
-        for array, values in zip((tokens_NT, ours_NT, marks_NT), joined, strict=True):
-            array[i, : len(values)] = values
+        used = sum(len(one.tokens) for one in row)
+        tokens_NT[i, :used] = [token for one in row for token in one.tokens]
+        ours_NT[i, :used] = [ours for one in row for ours in one.ours]
+        marks_NT[i, :used] = [mark for one in row for mark in one.marks]
     weight_NT = ours_NT[:, 1:] / ours_NT[:, 1:].sum(1, keepdims=True)
     return PackedRows(tokens_NT, weight_NT, marks_NT[:, 1:], len(encoded) - len(fitting))
 

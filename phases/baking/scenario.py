@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import Field
+
 from phases.agent.calls import Call, Message
 from phases.agent.conversation import CallRecord, Turn, TurnLimits, run_call
 from phases.agent.tool import Tool, ToolContext
 from phases.strict import StrictModel
 
-Kind = Literal["python", "retrieve", "search", "memory", "persona", "own"]
+Kind = Literal["python", "retrieve", "search", "memory", "persona", "repeat", "own"]
 TOOL_KINDS: tuple[Kind, ...] = ("python", "retrieve", "search", "memory")
 """Kinds in which tools are due."""
 
@@ -45,7 +47,7 @@ class Scenario(StrictModel):
     task: str
     """What it was made by, e.g. `products`."""
     turns: tuple[ScriptedTurn, ...]
-    traits: dict[str, float] = {}
+    traits: dict[str, float] = Field({})
     """Persona: the strengths that its replies were made with."""
 
     @property

@@ -11,6 +11,7 @@ kept: its last hidden states at the assistant's tokens are the teacher's distrib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def converse(
         going = [i for i, scenario in enumerate(scenarios) if number < len(scenario.turns)]
         for i in going:
             messages[i].append({"role": "user", "content": scenarios[i].turns[number].user})
-        here = dataclasses.replace(toolbox, context=lambda index, at=going: toolbox.of(at[index]))
+        here = dataclasses.replace(toolbox, context=partial(_at, toolbox, going))
         turns = take_turns(write, [messages[i] for i in going], here, write.limits)
         for i, turn in zip(going, turns, strict=True):
             done[i].append(turn)
@@ -63,6 +64,10 @@ def converse(
         if on_turn is not None:
             on_turn(number)
     return done, messages
+
+
+def _at(toolbox: Toolbox, going: Sequence[int], index: int) -> ToolContext:
+    return toolbox.of(going[index])
 
 
 def sample(

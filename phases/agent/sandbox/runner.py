@@ -1,4 +1,4 @@
-"""The process that the sandbox starts: it loads a few harmless modules once, and forks a locked-in child for each snippet.
+"""The process that the sandbox starts: it loads harmless modules once, and forks a locked-in child for each snippet.
 
     python -I -S runner.py '{"seconds": 2, …}'      requests come on standard input, answers go to standard output
 
@@ -8,6 +8,7 @@ its reach. It imports the standard library alone.
 """
 
 import builtins
+import contextlib
 import importlib
 import io
 import json
@@ -18,14 +19,16 @@ import signal
 import struct
 import sys
 import time
+from typing import IO, Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PRELOADED = (
-    "math cmath statistics fractions decimal numbers random itertools functools operator collections collections.abc heapq "
-    "bisect string re json datetime _strptime calendar textwrap unicodedata copy enum dataclasses typing time array "
-    "hashlib base64 struct binascii zlib difflib pprint ast abc contextlib graphlib secrets types keyword locale "
-    "encodings.utf_8 encodings.ascii encodings.latin_1 encodings.idna traceback linecache tokenize"
-).split()
+_PRELOADED = """
+math cmath statistics fractions decimal numbers random itertools functools operator collections collections.abc heapq
+bisect string re json datetime _strptime calendar textwrap unicodedata copy enum dataclasses typing time array hashlib
+base64 struct binascii zlib difflib pprint ast abc contextlib graphlib secrets types keyword locale traceback linecache
+tokenize encodings.utf_8 encodings.ascii encodings.latin_1 encodings.idna
+"""
+PRELOADED = tuple(_PRELOADED.split())
 """What a snippet may import: everything else would have to be read from a disk that it does not have."""
 ENDING = 4096
 """Bytes that a snippet's ending may have."""
@@ -44,14 +47,11 @@ def main() -> None:
     "".encode("idna")
     sys.set_int_max_str_digits(10_000)
     while (request := _read(sys.stdin.buffer)) is not None:
-        if reason:
-            answer = {"refused": reason}
-        else:
-            answer = run(request["code"], limits, lock)
+        answer = {"refused": reason} if lock is None else run(request["code"], limits, lock)
         _write(sys.stdout.buffer, answer)
 
 
-def run(code: str, limits: dict, lock: object) -> dict:
+def run(code: str, limits: dict[str, Any], lock: Any) -> dict[str, Any]:
     """One snippet in a child of its own."""
     printed, ending = os.pipe(), os.pipe()
     began = time.monotonic()
@@ -74,10 +74,14 @@ def run(code: str, limits: dict, lock: object) -> dict:
     cut = len(output) >= limits["output_bytes"]
     if cut:
         text += f" … (output cut at {limits['output_bytes']:,} bytes)"
-    return {"output": text, "error": None if cut else _verdict(said, status, late, limits), "seconds": time.monotonic() - began}
+    return {
+        "output": text,
+        "error": None if cut else _verdict(said, status, late, limits),
+        "seconds": time.monotonic() - began,
+    }
 
 
-def _collect(printed: int, ending: int, limits: dict, began: float) -> tuple:
+def _collect(printed: int, ending: int, limits: dict[str, Any], began: float) -> tuple[bytes, bytes, bool]:
     """(what was printed, how it says that it ended, whether its time ran out)."""
     output, said = b"", b""
     open_files = {printed, ending}
@@ -99,7 +103,7 @@ def _collect(printed: int, ending: int, limits: dict, began: float) -> tuple:
     return output, said, False
 
 
-def _verdict(said: bytes, status: int, late: bool, limits: dict) -> object:
+def _verdict(said: bytes, status: int, late: bool, limits: dict[str, Any]) -> Any:
     """Why the snippet failed, or None; its own word counts for an exception only."""
     if late:
         return f"timed out after {limits['seconds']:g} s"
@@ -116,7 +120,7 @@ def _verdict(said: bytes, status: int, late: bool, limits: dict) -> object:
     return "ended without a word"
 
 
-def _locked_in(code: str, limits: dict, lock: object, printed: int, ending: int) -> None:
+def _locked_in(code: str, limits: dict[str, Any], lock: Any, printed: int, ending: int) -> None:
     """In the child: give up everything, then run the snippet."""
     lock.die_with_parent()
     os.setpgid(0, 0)
@@ -141,10 +145,8 @@ def _locked_in(code: str, limits: dict, lock: object, printed: int, ending: int)
     if not lock.close():
         os._exit(71)
     error = _execute(code)
-    try:
+    with contextlib.suppress(BaseException):
         sys.stdout.flush()
-    except BaseException:
-        pass
     os.write(2, json.dumps({"error": error}).encode())
     os._exit(0)
 
@@ -153,16 +155,17 @@ def _limit(which: int, value: int) -> None:
     resource.setrlimit(which, (value, value))
 
 
-def _execute(code: str) -> object:
+def _execute(code: str) -> str | None:
     """Run like a cell of a notebook: the value of a last expression is printed; the exception's line, or None."""
     import ast
 
-    scope = {"__name__": "__main__", "__builtins__": builtins}
+    scope: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
     try:
         tree = ast.parse(code, "<code>")
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        last = tree.body[-1] if tree.body else None
+        tree.body = tree.body[:-1] if isinstance(last, ast.Expr) else tree.body
         exec(compile(tree, "<code>", "exec"), scope)
-        if last is not None:
+        if isinstance(last, ast.Expr):
             value = eval(compile(ast.Expression(last.value), "<code>", "eval"), scope)
             if value is not None:
                 print(repr(value))
@@ -190,14 +193,14 @@ def _one_line(error: BaseException) -> str:
     return text + (f" (line {line})" if line else "")
 
 
-def _read(file: object) -> object:
+def _read(file: IO[bytes]) -> Any:
     head = file.read(4)
     if len(head) < 4:
         return None
     return json.loads(file.read(struct.unpack("<I", head)[0]))
 
 
-def _write(file: object, value: object) -> None:
+def _write(file: IO[bytes], value: Any) -> None:
     body = json.dumps(value).encode()
     file.write(struct.pack("<I", len(body)) + body)
     file.flush()

@@ -3,9 +3,9 @@
     with Sandbox() as sandbox:
         sandbox.run("sum(range(10))").output        # "45"
 
-A helper process forks a child for every snippet (`runner`), and the child gives up files, network, processes and most of
-the kernel before it runs (`seccomp`). Linux on x86_64 and aarch64; elsewhere nothing is run at all. A snippet costs some
-milliseconds, and whatever it does, the next one finds everything as it was.
+A helper process forks a child for every snippet (`runner`), and the child gives up files, network, processes and most
+of the kernel before it runs (`seccomp`). Linux on x86_64 and aarch64; elsewhere nothing is run at all. A snippet costs
+some milliseconds, and whatever it does, the next one finds everything as it was.
 """
 
 import json
@@ -75,7 +75,9 @@ class Sandbox:
                 self._stop()
                 return Outcome("", "the sandbox did not answer", 0.0)
         if "refused" in answer:
-            raise MissingDependency(f"the code sandbox needs Linux on x86_64 or aarch64 ({answer['refused']}); run it there")
+            raise MissingDependency(
+                f"the code sandbox needs Linux on x86_64 or aarch64 ({answer['refused']}); run it there"
+            )
         return Outcome(str(answer["output"]), answer["error"], float(answer["seconds"]))
 
     def run_many(self, codes: Sequence[str]) -> list[Outcome]:

@@ -35,7 +35,15 @@ NUMBERS: dict[str, tuple[int, dict[str, int]]] = {
     "x86_64": (
         0xC000003E,
         {
-            **{"write": 1, "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14},
+            **{
+                "write": 1,
+                "mmap": 9,
+                "mprotect": 10,
+                "munmap": 11,
+                "brk": 12,
+                "rt_sigaction": 13,
+                "rt_sigprocmask": 14,
+            },
             **{"rt_sigreturn": 15, "writev": 20, "sched_yield": 24, "mremap": 25, "madvise": 28, "nanosleep": 35},
             **{"getpid": 39, "exit": 60, "gettimeofday": 96, "getuid": 102, "getgid": 104, "geteuid": 107},
             **{"getegid": 108, "sigaltstack": 131, "gettid": 186, "time": 201, "futex": 202, "restart_syscall": 219},
