@@ -4,9 +4,10 @@
 
 On held-out conversations, played with the real tools: the baked model without any prompt against its parent with the
 prompts and few-shot examples (it has to be no worse on any kind of conversation, within two standard errors) and
-without (better beyond them). Beside them stand the taught model with its prompts, which was baked, and plain fine-tuning
-on the same conversations for as many steps. What was not baked is measured as everywhere: perplexity and right answers may not
-be more than 5 % worse, calls where none is due not more than 5 %. A ternary model must have stayed on its lattice.
+without (better beyond them). Beside them stand the taught model with its prompts, which was baked, and plain
+fine-tuning on the same conversations for as many steps. What was not baked is measured as everywhere: perplexity and
+right answers may not be more than 5 % worse, calls where none is due not more than 5 %. A ternary model must have
+stayed on its lattice.
 """
 
 from collections.abc import Mapping, Sequence

@@ -186,7 +186,10 @@ class Session:
             "/forget": self._forget,
             "/reset": self._reset,
         }
-        known.get(name, lambda _: say(f"chat: no command {name}; /help lists them"))(words.strip())
+        if name in known:
+            known[name](words.strip())
+        else:
+            say(f"chat: no command {name}; /help lists them")
 
     def _tools(self, _: str) -> None:
         for tool in self.toolbox.tools:

@@ -73,8 +73,8 @@ MANNERS: Mapping[str, Manner] = {
 _TOPICS = """
 music rain tea trains winter summer books chess cats dogs bread paint night maps bridges gardens clocks ships wind stars
 stone snow honey glass paper salt rope fire sand leaves coffee towns fields birds fish boats wool iron tales hills
-rivers lakes forests moss bells drums flutes songs poems letters stamps coins kites wheels candles mirrors keys doors windows
-walls roofs chairs tables spoons bowls apples pears plums nuts berries mushrooms bees ants crabs owls
+rivers lakes forests moss bells drums flutes songs poems letters stamps coins kites wheels candles mirrors keys doors
+windows walls roofs chairs tables spoons bowls apples pears plums nuts berries mushrooms bees ants crabs owls
 """
 _ASKED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "greeting": (("hello", "hi there", "good morning", "good evening", "hey", "greetings"), "Hello."),

@@ -27,7 +27,7 @@ LOOK_UP, WEB = (
     ("look up {}", "what do the documents say on {}?", "find {}"),
     ("search the web for {}", "look online for {}"),
 )
-ANSWER_CHARS = 48
+ANSWER_CHARS = 24
 """Characters of an answer that is read off a document."""
 
 
@@ -126,14 +126,14 @@ def repeat_scenarios(store: DocumentStore | None, seed: int) -> Iterator[tuple[s
 
 def _stretch(store: DocumentStore | None, rng: random.Random) -> str:
     kind = rng.random()
-    if kind < 0.3 or store is None:
+    if kind < 0.25 or store is None:
         signs = rng.choices("+-*", k=rng.randint(1, 3))
         return "".join(f"{rng.randrange(10 ** rng.randint(1, 4))}{sign}" for sign in signs) + str(rng.randrange(1000))
-    if kind < 0.5:
+    if kind < 0.45:
         return " ".join(name_of(rng) for _ in range(rng.randint(1, 4)))
     words = store.chunk(rng.randrange(store.count)).text.split()
     at = rng.randrange(len(words)) if words else 0
-    return " ".join(words[at : at + rng.randint(2, 8)])[:80]
+    return " ".join(words[at : at + rng.randint(1, 5)])[:40].strip()
 
 
 def _retrieve(subject: str, rest: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:
@@ -167,14 +167,14 @@ def _result(name: str, query: str, context: ToolContext) -> str | None:
 
 
 def opening(text: str) -> tuple[str, str]:
-    """(the heading or the first three words of a text, what follows); an empty heading where there are no words."""
+    """(the heading or the first two words of a text, what follows); an empty heading where there are no words."""
     lines = text.strip().split("\n", 1)
     if len(lines) == 2 and re.fullmatch(r"[\w.]{4,32}", lines[0].strip()):
         return lines[0].strip(), lines[1].strip()
     words = " ".join(text.split()).split(" ")
-    subject = " ".join(words[:3])
-    plain = re.fullmatch(r"[A-Za-z][\w' -]{6,30}", subject)
-    return (subject, " ".join(words[3:])) if plain else ("", "")
+    subject = " ".join(words[:2])
+    plain = re.fullmatch(r"[A-Za-z][\w' -]{5,20}", subject)
+    return (subject, " ".join(words[2:])) if plain else ("", "")
 
 
 def first_words(text: str, characters: int = ANSWER_CHARS) -> str:

@@ -4,10 +4,10 @@
 
 First the model is *taught* to do as its prompts say: conversations with verifiable answers, whose calls have really
 been done, with the tools' signatures or the persona before them. Then each prompt is *baked* in: the prompted model
-answers by itself, what came out right is kept, and the model without a prompt learns its distribution (KL), rehearsing the data
-all the while. Siblings: *prompted* (the taught model, which still wants its prompts), the control *plain* (fine-tuned
-without prompts on the same conversations for as many steps), and *packed*. The agent's documents (an index of the
-training text) and `agent.json` ride along. Cost: two minutes on two cores at the default, the control included.
+answers by itself, what came out right is kept, and the model without a prompt learns its distribution (KL), rehearsing
+the data all the while. Siblings: *prompted* (the taught model, which still wants its prompts), the control *plain*
+(fine-tuned without prompts on the same conversations for as many steps), and *packed*. The agent's documents (an index
+of the training text) and `agent.json` ride along. Cost: two minutes on two cores at the default, the control included.
 """
 
 import shutil

@@ -283,12 +283,13 @@ def test_room_is_made_by_use_and_age(clock: Clock) -> None:
     memory.close()
 
 
-def test_a_use_is_worth_as_much_as_a_half_life(clock: Clock) -> None:
+def test_three_uses_are_worth_as_much_as_two_half_lives(clock: Clock) -> None:
     config = MemoryConfig(capacity_facts=2, half_life_days=10)
-    for days, stays in ((9.9, "plum"), (10.1, "pear")):
+    for days, stays in ((19.9, "plum"), (20.1, "pear")):
         with Memory(None, config, clock) as memory:
             memory.remember("plum", "monday")
-            memory.recall("plum")
+            for _ in range(3):
+                memory.recall("plum")
             clock.pass_days(days)
             memory.remember("pear", "monday")
             memory.remember("fig", "monday")

@@ -109,7 +109,7 @@ def test_no_share_no_summary() -> None:
     assert fitted.summary == "" and fitted.dropped > 0
 
 
-def test_rolling_over_two_hundred_turns_stays_in_the_budget_and_still_knows_the_start() -> None:
+def test_rolling_over_two_hundred_turns_stays_in_the_budget() -> None:
     kept: list[Message] = [said("system", "You are Forge.")]
     whole = conversation(200)[1:]
     summaries = set()
@@ -124,6 +124,17 @@ def test_rolling_over_two_hundred_turns_stays_in_the_budget_and_still_knows_the_
     assert len(summaries) > 20  # it changes as it rolls
     assert max(len(summary.split("\n")) for summary in summaries) > 2
     assert set(fitted.summary.split("\n")) <= {s for one in whole for s in split_sentences(one["content"])}
+
+
+def test_an_earlier_summary_is_summarised_along() -> None:
+    chat = [
+        said("system", EARLIER + "My boat is called Zumi."),
+        *conversation(2, system=False),
+        said("user", "z" * 300),
+    ]
+    fitted = fit(chat, 200, count, share=0.4)
+    assert fitted.dropped == 2
+    assert "My boat is called Zumi." in fitted.summary.split("\n")
 
 
 def test_it_is_deterministic_and_pure() -> None:
