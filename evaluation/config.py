@@ -47,3 +47,7 @@ class EvaluationConfig(StrictModel):
     """Kinds of questions to think about without having trained on them; those that were trained on are left out."""
     zero_shot_items: int = Field(128, ge=2)
     """Questions of each of those kinds."""
+    recall_conversations: int = Field(32, ge=2)
+    """Conversations on which it is measured whether a fact is known turns later, or after a restart."""
+    stable_turns: int = Field(20, ge=1)
+    """Turns of small talk after which the persona is measured again."""

@@ -55,7 +55,6 @@ FEW_SHOT = 2
 """Examples that the prompted parent is shown."""
 RECALLED = ((0, False), (4, False), (12, False), (0, True))
 """Turns between a fact and its question, and whether everything but the memory's file was lost in between."""
-RECALL_COUNT, STABLE_TURNS = 32, 20
 Uses = dict[str, dict[Kind, Used]]
 
 
@@ -75,7 +74,7 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
     if PROMPTED in family:
         models[PROMPTED] = family[PROMPTED].model()
     with open_bench(checkpoint, config) as bench:
-        found = _Found(bench, models, checkpoint.tokenizer(), units)
+        found = _Found(bench, models, checkpoint.tokenizer(), units, config)
     packed, lattice = lattice_gates(NAME, checkpoint, parents[0], models[NAME])
     ours, parent = measured[NAME], measured[BARE]
     scores = {name: one.scores for name, one in measured.items()}
@@ -115,7 +114,9 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
 class _Found:
     """Everything that was measured in conversations."""
 
-    def __init__(self, bench: Bench, models: Mapping[str, Any], tokenizer: Any, units: Units) -> None:
+    def __init__(
+        self, bench: Bench, models: Mapping[str, Any], tokenizer: Any, units: Units, config: EvaluationConfig
+    ) -> None:
         self.uses: Uses = {}
         ours, bare, plain = models[NAME], models[BARE], models[PLAIN]
         teacher = models.get(PROMPTED, bare)
@@ -140,7 +141,7 @@ class _Found:
         items = [item for task in TASKS for item in units.items[task][:64]]
         self.false_calls = bench.false_calls(ours, tokenizer, items)
         self.recalled = (
-            {case: bench.recall_after(ours, tokenizer, *case, RECALL_COUNT) for case in RECALLED}
+            {case: bench.recall_after(ours, tokenizer, *case, config.recall_conversations) for case in RECALLED}
             if "memory" in bench.test
             else {}
         )
@@ -148,10 +149,10 @@ class _Found:
         self.divergences: dict[str, dict[str, Values]] = {}
         self.traits: dict[str, dict[str, Values]] = {}
         if "persona" in bench.test:
-            self._persona(bench, {**models, PROMPTED: teacher}, tokenizer)
+            self._persona(bench, {**models, PROMPTED: teacher}, tokenizer, config)
         self.kinds: tuple[Kind, ...] = tuple(kinds)
 
-    def _persona(self, bench: Bench, models: Mapping[str, Any], tokenizer: Any) -> None:
+    def _persona(self, bench: Bench, models: Mapping[str, Any], tokenizer: Any, config: EvaluationConfig) -> None:
         persona, teacher = bench.config.persona, models[PROMPTED]
         asked, learnt = bench.scenarios("persona"), [one.scenario for one in bench.train["persona"]]
         said = [replies(bench, teacher, tokenizer, learnt, prompt_of(one)) for one in (persona, opposite(persona))]
@@ -162,7 +163,9 @@ class _Found:
             **{name: replies(bench, models[name], tokenizer, asked, NO_PROMPT) for name in (NAME, BARE, PLAIN)},
             PARENT: replies(bench, models[BARE], tokenizer, asked, _prompt(bench, "persona", FEW_SHOT)),
         }
-        texts[f"{NAME}, after {STABLE_TURNS} turns"] = bench.late_replies(models[NAME], tokenizer, STABLE_TURNS)
+        texts[f"{NAME}, after {config.stable_turns} turns"] = bench.late_replies(
+            models[NAME], tokenizer, config.stable_turns, min(24, config.recall_conversations)
+        )
         self.in_persona = {name: classify(found) for name, found in texts.items()}
         self.traits = {name: traits_shown(found, persona) for name, found in texts.items()}
         students = {name: models[name] for name in (NAME, BARE, PLAIN, PROMPTED)}

@@ -105,7 +105,7 @@ class Bench:
         turns = take_turns(self.writer(model, tokenizer), asked, toolbox, self.settings.limits)
         return np.array([bool(turn.calls) for turn in turns])
 
-    def late_replies(self, model: Any, tokenizer: Any, turns: int, count: int = 24) -> list[str]:
+    def late_replies(self, model: Any, tokenizer: Any, turns: int, count: int) -> list[str]:
         """What is answered to the last of so many turns of small talk."""
         talk = [one.scenario.turns[0] for one in self.test["persona"]]
         scenarios = [

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
+from referencing import Registry
 
 from phases.agent.tool import Tool
 from phases.errors import CheckpointError
@@ -22,6 +23,8 @@ from phases.errors import CheckpointError
 Message = dict[str, Any]
 """One message of OpenAI's chat format."""
 _NAME, _KEY = "probe_of_the_forge", "key"
+DEEPEST = 32
+"""Lists and objects within one another that a call's arguments may have."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,12 @@ class CallFormat:
             return f"this is no call; write {self.opening}NAME{self.middle}{{…}}{self.closing}"
         try:
             arguments, end = json.JSONDecoder().raw_decode(text[start.end() :])
-        except (json.JSONDecodeError, RecursionError):
+            # What Python reads and others do not: NaN, 1e999, half a surrogate pair.
+            json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
+        except (ValueError, RecursionError):
             return f"the arguments of {start[1]} are not JSON"
+        if _deeper(arguments, DEEPEST):
+            return f"the arguments of {start[1]} are nested too deeply"
         rest = text[start.end() + end :].lstrip()
         closing = self.closing.strip()
         if not rest.startswith(closing):
@@ -127,10 +134,21 @@ def check_call(call: Call, tools: Sequence[Tool]) -> str:
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return f"there is no tool {call.name}; there are: {', '.join(tool.name for tool in tools) or 'none'}"
-    error = jsonschema.exceptions.best_match(
-        jsonschema.Draft202012Validator(_closed(tool.parameters)).iter_errors(call.arguments)
-    )
+    # An empty registry: the default one would fetch a `$ref` from the network.
+    validator = jsonschema.Draft202012Validator(_closed(tool.parameters), registry=Registry())
+    try:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(call.arguments))
+    except Exception as wrong:  # a `$ref` that leads nowhere, a pattern that is no regular expression
+        return f"{call.name}: its schema cannot be used ({type(wrong).__name__})"
     return "" if error is None else f"{call.name}: {error.message[:200]}"
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects lie within one another deeper than so many levels."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper(one, levels - 1) for one in inner)
 
 
 def _closed(parameters: Mapping[str, Any]) -> Mapping[str, Any]:

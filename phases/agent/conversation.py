@@ -8,7 +8,7 @@ output becomes a result that the model reads.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from pydantic import Field
@@ -122,9 +122,13 @@ def _goes_on(turn: Turn, written: Written, toolbox: Toolbox, index: int, limits:
         turn.messages.append({"role": "assistant", "content": f"(stopped after {len(turn.calls)} calls)"})
         turn.ended = "too many calls"
         return False
+    # A text of many calls runs no more of them than are left, and is remembered as having those.
+    said = replace(said, calls=said.calls[: limits.calls - len(turn.calls)])
     # What could not be read stays as it was written: the model should see its own mistake.
     turn.messages.append({"role": "assistant", "content": written.text} if said.problem else said.message())
-    records = [CallRecord("malformed", "", {}, f"error: {said.problem}")] if said.problem else []
+    records: list[CallRecord] = []
+    if said.problem:
+        records.append(CallRecord("malformed", "", {}, shorten(f"error: {said.problem}", limits.result_chars)))
     for call in () if said.problem else said.calls:
         records.append(run_call(call, toolbox.tools, toolbox.of(index), [*turn.calls, *records], limits))
     for record in records:
@@ -156,7 +160,8 @@ def run_call(
 
 def shorten(text: str, characters: int) -> str:
     """The text on one line, its rest cut at a word and said to be."""
-    flat = " ".join(text.split())
+    # Half a surrogate pair is no text that could be encoded.
+    flat = " ".join(text.encode("utf-8", "replace").decode().split())
     if len(flat) <= characters:
         return flat
     kept = flat[:characters].rsplit(" ", 1)[0] if " " in flat[:characters] else flat[:characters]

@@ -17,10 +17,11 @@ from pydantic import Field, ValidationError
 from phases.agent.conversation import TurnLimits
 from phases.agent.documents import DocumentStore
 from phases.agent.memory import Memory, MemoryConfig
+from phases.agent.own_tool import own_tool
 from phases.agent.persona import Persona
 from phases.agent.sandbox.sandbox import Sandbox
 from phases.agent.search import SearchConfig, open_providers
-from phases.agent.tool import BUILT_IN, Tool, ToolContext, built_in, own_tool
+from phases.agent.tool import BUILT_IN, Tool, ToolContext, built_in
 from phases.errors import CheckpointError, ConfigError
 from phases.strict import StrictModel
 
@@ -97,9 +98,14 @@ def check_own(settings: AgentSettings, tools: Sequence[Tool]) -> list[str]:
 def open_context(
     settings: AgentSettings, tools: Sequence[Tool], documents: Path | None, memory: Path | None, session: str
 ) -> Iterator[ToolContext]:
-    """What the tools work with, opened and closed again. `memory`: its file; None: it is forgotten at the end."""
+    """What the tools work with, opened and closed again, as is what they keep running.
+
+    `memory`: its file; None: it is forgotten at the end.
+    """
     names = {tool.name for tool in tools}
     with contextlib.ExitStack() as stack:
+        for tool in tools:
+            stack.callback(tool.close)
         store = stack.enter_context(DocumentStore(documents)) if documents is not None and documents.is_file() else None
         kept = stack.enter_context(Memory(memory, settings.memory)) if names & {"remember", "recall"} else None
         sandbox = stack.enter_context(Sandbox()) if "python" in names else None

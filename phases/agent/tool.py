@@ -6,16 +6,14 @@
         return str(2 * arguments["number"])
 
 The schema is OpenAI's function format. `run` returns text; for what the model should read as a failure and may mend, it
-raises `ToolError`. The files of `phases.agent.tools` are such tools, and so may be the user's own files.
+raises `ToolError`. The files of `phases.agent.tools` are such tools, and so may be the user's own files
+(`phases.agent.own_tool`).
 """
 
-import hashlib
 import importlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
@@ -38,6 +36,10 @@ class ToolError(Exception):
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _nothing() -> None:
+    """How a tool is closed that keeps nothing running."""
 
 
 @dataclass
@@ -67,6 +69,8 @@ class Tool:
     """`built-in`, or the file it came from."""
     digest: str = ""
     """SHA-256 of the user's file."""
+    close: Callable[[], None] = _nothing
+    """Ends what the tool keeps running; a later call starts it again."""
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -81,28 +85,6 @@ def built_in(name: str) -> Tool:
         raise ConfigError(f"tool '{name}': unknown; choose from {', '.join(BUILT_IN)}, or give a file of your own")
     module = importlib.import_module(f"phases.agent.tools.{name}")
     return Tool(name, module.SCHEMA, module.run, "built-in")
-
-
-def own_tool(path: Path) -> Tool:
-    """The tool in the user's own file, which is run as Python. Raises `ConfigError` that says what the file lacks."""
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ConfigError(f"tool {path}: cannot be read ({error.strerror}); give a Python file") from None
-    spec = importlib.util.spec_from_file_location(f"own_tool_{digest[:12]}", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"tool {path}: not a Python file; give one that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"tool {path}: fails when it is imported ({type(error).__name__}: {error}); mend it"
-        ) from None
-    schema, run = getattr(module, "SCHEMA", None), getattr(module, "run", None)
-    if not callable(run):
-        raise ConfigError(f"tool {path}: has no function `run(arguments, context)`; add one")
-    return Tool(check_schema(schema, str(path)), schema or {}, run, str(path), digest)
 
 
 def check_schema(schema: Any, where: str) -> str:

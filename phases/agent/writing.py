@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from phases.agent.calls import CallFormat, Message
 from phases.agent.conversation import TurnLimits, Written
-from phases.agent.grammar import CallGrammar, Constrained
+from phases.agent.grammar import CallGrammar, Constrained, NoCalls
 from phases.agent.template import render
 from phases.agent.tool import Tool
 from phases.agent.working import fit
@@ -57,10 +55,12 @@ class BatchWriter:
         Without `calls` none can be begun. Raises `ConfigError` for a tool that cannot be kept well-formed.
         """
         self.model, self.tokenizer, self.limits, self.prompt = model, tokenizer, limits, prompt
-        self.grammar = CallGrammar(CallFormat.of(tokenizer), tools) if constrained and tools else None
+        self.grammar: CallGrammar | NoCalls | None = None
+        if not calls:
+            self.grammar = NoCalls(CallFormat.of(tokenizer))
+        elif constrained and tools:
+            self.grammar = CallGrammar(CallFormat.of(tokenizer), tools)
         self.temperature, self.seed, self.batch, self.budget = temperature, list(seed), batch, budget
-        marker = encode(tokenizer, CallFormat.of(tokenizer).marker) if not calls else []
-        self.forbidden = marker[:1]
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
         self.stop = stop_ids(model, tokenizer)
         self.rounds = 0
@@ -93,20 +93,7 @@ class BatchWriter:
         choose: Choice = likeliest
         if self.temperature > 0:
             choose = Sampler([self.temperature] * prompts, [*self.seed, self.rounds])
-        if self.forbidden:
-            choose = _Without(choose, self.forbidden)
         return choose if self.grammar is None else Constrained(self.tokenizer, self.grammar, choose, prompts)
 
     def _written(self, ids: list[int]) -> Written:
         return Written(str(self.tokenizer.decode(ids, skip_special_tokens=True)), bool(ids) and ids[-1] in self.stop)
-
-
-class _Without:
-    """A choice among all tokens but some."""
-
-    def __init__(self, choose: Choice, forbidden: Sequence[int]) -> None:
-        self.choose, self.forbidden = choose, list(forbidden)
-
-    def __call__(self, logits_BV: torch.Tensor, index: Sequence[int]) -> torch.Tensor:
-        logits_BV[:, self.forbidden] = float("-inf")
-        return self.choose(logits_BV, index)

@@ -90,7 +90,7 @@ class Sampling(StrictModel):
     temperature: float = Field(0.7, gt=0)
     """Temperature of its draws."""
     floor: float = Field(0.1, ge=0, le=1)
-    """Least share of its tool conversations that must come out right; below it nothing is baked from them."""
+    """Least share of a bake's conversations that must come out right; below it that prompt is not baked in."""
 
 
 class BakingConfig(PhaseConfig):

@@ -59,7 +59,8 @@ def make_conversations(
 ) -> Conversations:
     """All conversations, or those of some splits, or the first so many of each kind there.
 
-    Raises `ConfigError` for a kind that has too few.
+    A kind of which a split has fewer than `LEAST` is left out, and counted as rejected. Raises `ConfigError` when no
+    kind is left.
     """
     by_split: dict[Split, dict[Kind, tuple[Conversation, ...]]] = {split: {} for split in SPLITS}
     made: dict[Kind, int] = {}
@@ -72,14 +73,21 @@ def make_conversations(
             limits = config.tools.limits
             filling = _Filling(wanted, splits, tools, context, limits, max(wanted.values()) if most is None else most)
             filling.fill(_draws(kind, config, context, seed))
-            _require(kind, filling.found, splits)
+            found = sum(map(len, filling.found.values()))
+            made[kind], rejected[kind] = found + len(filling.reasons), counted(filling.reasons)
+            if any(len(filling.found[split]) < LEAST for split in splits):
+                # Text without headings or sentences, say: what cannot be tested is not taught either.
+                rejected[kind] = {**rejected[kind], "too few for every split": found}
+                continue
             for split in splits:
                 by_split[split][kind] = tuple(filling.found[split])
-            made[kind] = sum(map(len, filling.found.values())) + len(filling.reasons)
-            rejected[kind] = counted(filling.reasons)
+    if not any(by_split[split] for split in splits):
+        raise ConfigError("baking.scenarios: no kind has enough conversations; give more text, tools or kinds")
     return Conversations(by_split, made, rejected)
 
 
+LEAST = 2
+"""Conversations of a kind that every split must have."""
 NEEDED: Mapping[Kind, tuple[str, ...]] = {
     "python": ("python",),
     "retrieve": ("retrieve",),
@@ -187,12 +195,3 @@ def persona_scenarios(persona: Persona, seed: int) -> Iterator[Draw]:
             turn = ScriptedTurn(user=one.question, reply=answer_in_manner(one.base, strengths, rng))
             made = Scenario(kind="persona", task="small talk", turns=(turn,), traits=strengths)
             yield one.question, partial(_itself, made)
-
-
-def _require(kind: Kind, found: Mapping[Split, Sequence[Conversation]], splits: Sequence[Split]) -> None:
-    for split in splits:
-        if len(found[split]) < 2:
-            raise ConfigError(
-                f"baking.scenarios: {len(found[split])} {kind} conversations for {split}; widen what they are made "
-                f"from, or set scenarios.train.{kind}=0"
-            )

@@ -33,7 +33,6 @@ from phases.baking.scenario import TOOL_KINDS, Scenario, counted
 from phases.baking.trajectories import read_prompted, sample
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint
 from phases.dataset import Dataset
-from phases.errors import TrainingError
 from phases.forge.body import Body
 from phases.phase import MetricsCallback, is_finished
 from phases.storage import atomic_directory, write_json
@@ -145,18 +144,15 @@ class Kitchen:
         chosen = _spread(self.conversations.of("train", bake.kinds), config.sampling.conversations)
         with open_context(self.settings, self.tools, self.documents, None, "baking") as context:
             drawn = sample(model, tokenizer, chosen, prompt, config, self.tools, context, [config.seed, 31, index])
-        if drawn.share < config.sampling.floor:
-            raise TrainingError(
-                f"baking.{bake.name}: of {drawn.asked} conversations the prompted model got {len(drawn.kept)} right "
-                f"({dict(counted(drawn.reasons))}), and sampling.floor wants {config.sampling.floor:.0%}; teach longer "
-                "(teaching.steps), or lower the floor"
-            )
-        hidden_MD, encoded = read_prompted(model, tokenizer, drawn.kept, prompt)
+        # What the prompted model cannot do itself must not be baked in; the record says so, and no gate will hold.
+        kept = drawn.kept if drawn.share >= config.sampling.floor else ()
+        hidden_MD, encoded = read_prompted(model, tokenizer, kept, prompt)
         with atomic_directory(out) as folder:
             save_file({"hidden": hidden_MD, "head": model.get_output_embeddings().weight.detach()}, folder / HIDDEN)
             write_json(folder / SAID, [[one.tokens, list(map(int, one.ours)), one.marks] for one in encoded])
             write_json(
-                folder / COUNTS, {"asked": drawn.asked, "kept": len(drawn.kept), "reasons": counted(drawn.reasons)}
+                folder / COUNTS,
+                {"asked": drawn.asked, "kept": len(kept), "right": len(drawn.kept), "reasons": counted(drawn.reasons)},
             )
 
     def _bake(self, bake: Bake, index: int, source: Checkpoint, drawn: Path, out: Path) -> None:
@@ -164,6 +160,12 @@ class Kitchen:
         body, config = self._body(source), self.config.training
         teacher = load_file(drawn / HIDDEN)
         said = json.loads((drawn / SAID).read_text(encoding="utf-8"))
+        counts = json.loads((drawn / COUNTS).read_text(encoding="utf-8"))
+        if not said:
+            body.save(out, self._manifest(bake.name, None), {})
+            record = BakeRecord(name=bake.name, **counts, left_out=0, steps=0, kl_start=None, kl_end=None)
+            write_json(drawn / RECORD, record.model_dump())
+            return
         encoded = [Encoded(tokens, [bool(o) for o in ours], marks) for tokens, ours, marks in said]
         rows = self._rows(encoded, config, f"baking.{bake.name}", index)
         steps, stop = self._courses()[index]
@@ -178,7 +180,6 @@ class Kitchen:
             body, lambda model: Baking(model, teacher["hidden"], teacher["head"]), rows, course, bake.name, stop, watch
         )
         body.save(out, self._manifest(bake.name, done), {})
-        counts = json.loads((drawn / COUNTS).read_text(encoding="utf-8"))
         record = BakeRecord(
             name=bake.name,
             **counts,
@@ -269,14 +270,14 @@ class Kitchen:
         steps = [1 + extra for extra in apportion(total - len(bakes), [bake.share for bake in bakes])]
         return [(n, max(1, round(bake.amount * n))) for n, bake in zip(steps, bakes, strict=True)]
 
-    def _manifest(self, name: str, done: Trained) -> Manifest:
+    def _manifest(self, name: str, done: Trained | None) -> Manifest:
         return Manifest(
             phase=f"baking/{name}",
             config=self.config.model_dump(mode="json"),
             seed=self.config.seed,
             parents=(self.parent.digest,),
             data=(self.data.digest,),
-            metrics=done.metrics,
+            metrics={} if done is None else done.metrics,
         )
 
 

@@ -18,7 +18,9 @@ class BakeRecord(StrictModel):
     asked: int
     """Conversations that the prompted model was asked to answer by itself."""
     kept: int
-    """Those that it was baked from."""
+    """Those that it was baked from: none when too few came out right."""
+    right: int
+    """Those that came out right."""
     reasons: dict[str, int]
     """Why the others were not, and how many."""
     left_out: int

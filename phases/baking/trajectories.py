@@ -165,4 +165,5 @@ def read_prompted(
         for row, i in enumerate(chosen):
             before = torch.tensor([t - 1 for t, mine in enumerate(with_prompt[i][1]) if mine])
             hidden[i] = states_BTD[row, before].float()
-    return torch.cat(hidden), encoded
+    width = int(model.config.hidden_size)
+    return torch.cat(hidden) if hidden else torch.empty(0, width), encoded

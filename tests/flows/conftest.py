@@ -72,7 +72,7 @@ def tiny_settings(text: Path) -> dict[str, Any]:
             },
         },
         "cognate": {
-            "shape": {"hidden": 16, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate": 16, "context": 64},
+            "shape": {"hidden": 16, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate": 16, "context": 1024},
             "trunk": training,
             "branch": training,
         },
@@ -111,7 +111,22 @@ def tiny_settings(text: Path) -> dict[str, Any]:
             "validation_items": 8,
             "validation_blocks": 2,
         },
+        "baking": {
+            "scenarios": {
+                "train": {"python": 4, "retrieve": 0, "search": 0, "memory": 3, "persona": 6, "repeat": 3},
+                "held_out": 2,
+                "distractors": [0],
+            },
+            "tools": {"limits": {"new_tokens": 8}},
+            "teaching": training,
+            "training": training,
+            "sampling": {"conversations": 8},
+            "row_tokens": 512,
+            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0},
+        },
         "evaluation": {
+            "recall_conversations": 2,
+            "stable_turns": 2,
             "blocks": 4,
             "resamples": 100,
             "thought_rows": 3,

@@ -26,7 +26,14 @@ def test_help_and_phases_are_quick() -> None:
 
 def test_phases_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["phases", "--json"]) == 0
-    assert list(json.loads(capsys.readouterr().out)) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge"]
+    assert list(json.loads(capsys.readouterr().out)) == [
+        "cognate",
+        "evomerge",
+        "quiet_star",
+        "bitnet",
+        "forge",
+        "baking",
+    ]
 
 
 def test_report_is_printed(original: ForgeConfig, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,14 @@ def test_choices_bounds_and_sections(schema: dict[str, Any]) -> None:
     config = schema["definitions"]["ForgeConfig"]
     assert config["additionalProperties"] is False
     assert config["properties"]["runner"]["enum"] == ["threads", "dask", "ray"]
-    assert config["properties"]["chain"]["items"]["enum"] == ["cognate", "evomerge", "quiet_star", "bitnet", "forge"]
+    assert config["properties"]["chain"]["items"]["enum"] == [
+        "cognate",
+        "evomerge",
+        "quiet_star",
+        "bitnet",
+        "forge",
+        "baking",
+    ]
     trunk = resolved(schema, schema["definitions"]["CognateConfig"]["properties"]["trunk"])
     assert trunk["properties"]["steps"]["minimum"] == 1 and trunk["properties"]["steps"]["default"] == 640
     optional = schema["definitions"]["CognateConfig"]["properties"]["shape"]

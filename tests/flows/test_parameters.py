@@ -72,8 +72,8 @@ def test_empty_file_is_the_default(tmp_path: Path) -> None:
         ("cognate.trunk.steps=0", "'cognate.trunk.steps' = 0.*greater than or equal to 1"),
         ("runner=spark", "'runner' = 'spark'.*'threads', 'dask' or 'ray'"),
         ("run=../elsewhere", "'run' = '../elsewhere'"),
-        ("chain=[evomerge, cognate]", "'chain'.*in order: cognate, evomerge, quiet_star, bitnet, forge"),
-        ("chain=[]", "'chain'.*in order: cognate, evomerge, quiet_star, bitnet, forge"),
+        ("chain=[evomerge, cognate]", "'chain'.*in order: cognate, evomerge, quiet_star, bitnet, forge, baking"),
+        ("chain=[]", "'chain'.*in order: cognate, evomerge, quiet_star, bitnet, forge, baking"),
         ("seed", "write it as key.key=value"),
         ("seed.x=1", "'seed' has no keys of its own"),
         ("seed=[1", "not valid YAML"),
@@ -121,5 +121,7 @@ def test_summaries_agree_with_the_phases() -> None:
 
 
 def test_unknown_phase_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="phase 'bake': unknown; choose from cognate, evomerge, .*, bitnet, forge"):
+    with pytest.raises(
+        ConfigError, match="phase 'bake': unknown; choose from cognate, evomerge, .*, bitnet, forge, baking"
+    ):
         find_phase("bake")

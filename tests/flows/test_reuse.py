@@ -11,7 +11,7 @@ from flows.parameters import ForgeConfig
 from phases import phase
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-SAID = {f"{name}: running": name for name in ("cognate", "evomerge", "quiet_star", "bitnet", "forge")}
+SAID = {f"{name}: running": name for name in ("cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking")}
 
 
 @pytest.fixture
@@ -57,16 +57,23 @@ def test_nothing_changed_but_the_name(made: Any, done: Report, copy: ForgeConfig
 
 
 def test_changed_setting_of_the_last_phase(made: Any, copy: ForgeConfig) -> None:
-    assert made(changed(copy, forge={"patience": 2})) == ["forge"]
+    assert made(changed(copy, baking={"rehearsal": 0.4})) == ["baking"]
 
 
 def test_changed_setting_of_the_first_phase_changes_the_parent_of_the_second(made: Any, copy: ForgeConfig) -> None:
-    assert made(changed(copy, cognate={"seed": 1})) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge"]
+    assert made(changed(copy, cognate={"seed": 1})) == [
+        "cognate",
+        "evomerge",
+        "quiet_star",
+        "bitnet",
+        "forge",
+        "baking",
+    ]
 
 
 def test_changed_source_of_the_last_phase(made: Any, copy: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    edit(monkeypatch, "forge")
-    assert made(copy) == ["forge"]
+    edit(monkeypatch, "baking")
+    assert made(copy) == ["baking"]
 
 
 def test_changed_source_that_makes_the_same(made: Any, copy: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,12 +82,19 @@ def test_changed_source_that_makes_the_same(made: Any, copy: ForgeConfig, monkey
 
 
 def test_changed_data_reaches_everything(made: Any, copy: ForgeConfig) -> None:
-    assert made(changed(copy, data={"passage_chars": 420})) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge"]
+    assert made(changed(copy, data={"passage_chars": 420})) == [
+        "cognate",
+        "evomerge",
+        "quiet_star",
+        "bitnet",
+        "forge",
+        "baking",
+    ]
 
 
 def test_reuse_may_be_declined(made: Any, copy: ForgeConfig) -> None:
     second = changed(copy).model_copy(update={"reuse": False})
-    assert made(second) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge"]
+    assert made(second) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking"]
     assert digests(second) == digests(copy)
 
 

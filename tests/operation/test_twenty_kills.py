@@ -29,6 +29,8 @@ MILESTONES = {
     "bitnet.judgement.json": "bitnet's gate",
     "forge": "forge",
     "forge.judgement.json": "forge's gate",
+    "baking": "baking",
+    "baking.judgement.json": "baking's gate",
     "report.json": "report",
 }
 """What is being done as long as the file is not there."""

@@ -34,8 +34,8 @@ ATTEMPTS = {
     "link": "import os\nos.symlink('/etc/passwd', '{canary}.made')",
     "kill the parent": "import os\nos.kill(os.getppid(), 9)",
     "kill everyone": "import os\nos.kill(-1, 9)",
-    "ignore signals": "import signal\nfor n in range(1, 64):\n    try: signal.signal(n, signal.SIG_IGN)\n    except (OSError, "
-    "ValueError): pass\nwhile True: pass",
+    "ignore signals": "import signal\nfor n in range(1, 64):\n    try: signal.signal(n, signal.SIG_IGN)\n"
+    "    except (OSError, ValueError): pass\nwhile True: pass",
     "alarm": "import signal\nsignal.setitimer(signal.ITIMER_REAL, .01)\nprint('got out')",
     "endless loop": "while True: pass",
     "loop that catches": "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
@@ -50,7 +50,7 @@ ATTEMPTS = {
     "close the output": "import os\nos.close(1)\nos.close(2)",
     "other files": "import os\nfor n in range(3, 300):\n    try:\n        os.write(n, b'got out')\n        print('got out')\n"
     "    except OSError: pass",
-    "forged end": "import os\nos.write(2, b'{{\"error\": null, \"output\": \"forged\"}}' * 1000)\nos._exit(0)",
+    "forged end": 'import os\nos.write(2, b\'{{"error": null, "output": "forged"}}\' * 1000)\nos._exit(0)',
     "forged protocol": "import os, struct\nos.write(1, struct.pack('<I', 2**31) + b'got nothing')",
     "os._exit": "import os\nos._exit(0)",
     "abort": "import os\nos.abort()",

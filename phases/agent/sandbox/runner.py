@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import io
 import json
+import math
 import os
 import resource
 import select
@@ -159,7 +160,8 @@ def _execute(code: str) -> str | None:
     """Run like a cell of a notebook: the value of a last expression is printed; the exception's line, or None."""
     import ast
 
-    scope: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
+    # `math` is at hand: a sum should not need an import.
+    scope: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins, "math": math}
     try:
         tree = ast.parse(code, "<code>")
         last = tree.body[-1] if tree.body else None
