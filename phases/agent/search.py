@@ -9,10 +9,12 @@ Keys of services come from environment variables, never from a config, and no me
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from phases.agent.documents import DocumentStore
+from phases.agent.documents import Passage
+from phases.errors import CheckpointError
 from phases.strict import StrictModel
 
 
@@ -42,6 +44,24 @@ class SearchProvider(Protocol):
         ...
 
 
+def _address(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        named = False
+    if not named:
+        raise ValueError("this is no address of a service; write it as in http://127.0.0.1:8888")
+    if "@" in parts.netloc:
+        # A config rides along with the agent.
+        raise ValueError("no password may stand in an address; take it out")
+    return url
+
+
+Address = Annotated[str, Field(pattern=r"^https?://"), AfterValidator(_address)]
+"""Address of a service."""
+
+
 class Local(StrictModel):
     """The agent's own documents."""
 
@@ -54,7 +74,7 @@ class Searxng(StrictModel):
 
     kind: Literal["searxng"]
     """A SearXNG server."""
-    url: str = Field(pattern=r"^https?://")
+    url: Address
     """Its address."""
 
 
@@ -65,7 +85,7 @@ class Brave(StrictModel):
     """Brave's search API."""
     key_variable: str = "BRAVE_API_KEY"
     """Environment variable that holds the key."""
-    url: str = Field("https://api.search.brave.com/res/v1/web/search", pattern=r"^https?://")
+    url: Address = "https://api.search.brave.com/res/v1/web/search"
     """Address of the API."""
 
 
@@ -74,10 +94,11 @@ class Json(StrictModel):
 
     kind: Literal["json"]
     """Any service that answers GET with JSON."""
-    url: str = Field(pattern=r"^https?://.*\{query\}")
+    # Not `Address` with a pattern of its own: of two patterns pydantic keeps the first and drops this one.
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#{}]+[/?].*\{query\}"), AfterValidator(_address)]
     """Its address, with {query} where the question goes."""
     hits: str = "results"
-    """Where the list of hits is: keys with dots between them."""
+    """Where the list of hits is: keys (or numbers in a list) with dots between them; empty: the answer is the list."""
     title: str = "title"
     """Where a hit's title is."""
     link: str = "url"
@@ -92,7 +113,15 @@ class SearchConfig(StrictModel):
     engines: tuple[Annotated[Local | Searxng | Brave | Json, Field(discriminator="kind")], ...] = (Local(),)
     """Asked one after the other until one answers."""
     timeout_seconds: float = Field(5.0, gt=0)
-    """How long a service may take."""
+    """How long an attempt may take; one that failed in passing is made a second time."""
+
+
+class Documents(Protocol):
+    """What finds passages: a store, or a search that is fused with one (`phases.agent.dense`)."""
+
+    def search(self, query: str, limit: int = 3) -> list[Passage]:
+        """The best passages."""
+        ...
 
 
 class LocalSearch:
@@ -100,16 +129,19 @@ class LocalSearch:
 
     name = "local"
 
-    def __init__(self, store: DocumentStore) -> None:
+    def __init__(self, store: Documents) -> None:
         self.store = store
 
     def search(self, query: str, limit: int) -> list[Hit]:
         """The best passages; their addresses are `store:<document>#<chunk>`."""
-        found = self.store.search(query, limit)
+        try:
+            found = self.store.search(query, limit)
+        except CheckpointError as error:
+            raise SearchUnavailable(str(error)) from None
         return [Hit(one.title, f"store:{one.document}#{one.chunk}", one.text) for one in found]
 
 
-def open_providers(config: SearchConfig, store: DocumentStore | None) -> Sequence[SearchProvider]:
+def open_providers(config: SearchConfig, store: Documents | None) -> Sequence[SearchProvider]:
     """The engines of a config; the local one only where there are documents."""
     # Imported here: httpx is for those who have a service.
     from phases.agent.http_search import HttpSearch

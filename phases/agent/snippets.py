@@ -1,58 +1,52 @@
-"""The words of a text, and the stretch of it that shows them.
+"""The stretch of a text that shows what was asked for.
 
-    words("Straße, CAFÉ und os.path")                # ["strasse", "cafe", "und", "os", "path"]
-    snippet(long_text, "cafe", 60)                   # "… in the café on the corner, where …"
+    snippet(passage.text, "cafe", 60)                # "… there is a café on the corner, where …"
 
-One folding serves index, query and snippet: case, accents and ligatures make no difference.
+It is for people: a list of hits, a page. Case and accents make no difference; white space becomes single spaces.
 """
 
-import re
 import unicodedata
 from bisect import bisect_left
 
-_WORD = re.compile(r"[^\W_]+")
+from phases.agent.wording import words
+
 _CUT = "…"
 
 
-def fold(text: str) -> str:
-    """The text without case and accents; characters that UTF-8 cannot hold become `?`."""
-    if text.isascii():
-        return text.casefold()
-    text = unicodedata.normalize("NFKD", text.encode("utf-8", "replace").decode()).casefold()
-    return "".join(sign for sign in text if not unicodedata.combining(sign))
-
-
-def words(text: str) -> list[str]:
-    """The folded words, in their order."""
-    return _WORD.findall(fold(text))
-
-
 def snippet(text: str, query: str, characters: int) -> str:
-    """The stretch of at most `characters` with the most different words of the query, on one line, whole words only.
+    """At most `characters` of the text, whole words only, with the most different words of the query, in their middle.
 
     `…` stands where something is left out. Without a match it is the beginning.
     """
     parts = text.split()
-    wanted = set(words(query))
-    hits = [wanted.intersection(words(part)) for part in parts]
-    ends = [0]
+    starts = [0]
     for part in parts:
-        ends.append(ends[-1] + len(part) + 1)
-    room = characters - 2 * len(f"{_CUT} ")
-    if ends[-1] - 1 <= characters:
+        starts.append(starts[-1] + len(part) + 1)
+    if starts[-1] - 1 <= characters:
         return " ".join(parts)
-    first = max(range(len(parts)), key=lambda at: (len(_within(hits, ends, at, room // 2)), -at), default=0)
-    # The match stands in the middle: half of what is left over goes before it.
-    first = bisect_left(ends, max(0, ends[first] - room // 4))
-    last = first
-    while last < len(parts) and ends[last + 1] - 1 - ends[first] <= room:
-        last += 1
+    room = max(0, characters - 2 * len(f"{_CUT} "))
+    first, last = _best(parts, starts, set(_bare_words(query)), room)
+    if first == last:  # a single word that is too long
+        return parts[first][:characters]
     before, after = f"{_CUT} " * (first > 0), f" {_CUT}" * (last < len(parts))
-    return before + " ".join(parts[first:last]) + after if last > first else parts[first][:characters]
+    return before + " ".join(parts[first:last]) + after
 
 
-def _within(hits: list[set[str]], ends: list[int], start: int, characters: int) -> set[str]:
-    """The words that are hit from one part on, within so many characters."""
-    if not hits[start]:
-        return set()
-    return set().union(*hits[start : bisect_left(ends, ends[start] + characters)])
+def _best(parts: list[str], starts: list[int], wanted: set[str], room: int) -> tuple[int, int]:
+    """The stretch of parts, as (first, one behind the last), that is shown."""
+    hits = [wanted.intersection(_bare_words(part)) for part in parts]
+    best, most = (0, 0), 0
+    for at in (at for at, hit in enumerate(hits) if hit):
+        end = bisect_left(starts, starts[at] + room + 2) - 1
+        if (number := len(set().union(*hits[at:end]))) > most:
+            best, most = (at, end), number
+    at, end = best
+    hit_last = max((one for one in range(at, end) if hits[one]), default=at)
+    spare = room - (starts[hit_last + 1] - 1 - starts[at])
+    first = bisect_left(starts, starts[at] - spare // 2) if most and spare > 0 else at
+    return first, max(first, bisect_left(starts, starts[first] + room + 2) - 1)
+
+
+def _bare_words(text: str) -> list[str]:
+    bare = "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
+    return words(bare)

@@ -48,7 +48,7 @@ class ScenariosConfig(StrictModel):
     )
     """Generators whose questions are answered by running Python."""
     train: dict[Kind, int] = Field(
-        {"python": 600, "retrieve": 350, "search": 120, "memory": 250, "persona": 450, "repeat": 1500}
+        {"python": 600, "retrieve": 500, "search": 200, "memory": 500, "persona": 400, "repeat": 2500}
     )
     """Conversations to learn from, by kind; 0 leaves a kind out."""
     held_out: int = Field(48, ge=2)
@@ -106,7 +106,7 @@ class BakingConfig(PhaseConfig):
     """What it learns from and is tested on."""
     teach: bool = True
     """Teach the model first to do as prompted; large models can already."""
-    teaching: TrainingConfig = TrainingConfig(steps=150, learning_rate=0.002, matrix_learning_rate=0.01, decay=0.7)
+    teaching: TrainingConfig = TrainingConfig(steps=260, learning_rate=0.003, matrix_learning_rate=0.02, decay=0.7)
     """How it is taught, with the prompts before it."""
     bakes: tuple[Bake, ...] = (
         Bake(name="tools", prompt="tools", kinds=("python", "retrieve", "search", "memory"), share=2.0),
@@ -115,9 +115,9 @@ class BakingConfig(PhaseConfig):
     """Prompts that are baked in, one after the other."""
     sampling: Sampling = Sampling()
     """How the prompted model answers."""
-    training: TrainingConfig = TrainingConfig(steps=120, learning_rate=0.002, matrix_learning_rate=0.01, decay=0.8)
+    training: TrainingConfig = TrainingConfig(steps=90, learning_rate=0.002, matrix_learning_rate=0.015, decay=0.8)
     """All bakes together."""
-    rehearsal: float = Field(0.3, ge=0, lt=1)
+    rehearsal: float = Field(0.25, ge=0, lt=1)
     """Share of the rows that are the data's own, so that nothing is forgotten."""
     mix: Mix = Mix(text=0.5, reasoning=0.4, memory=0.1)
     """Shares of the streams in those rows."""

@@ -30,6 +30,7 @@ from phases.baking.objective import Baking
 from phases.baking.record import RECORD, BakeRecord, Record
 from phases.baking.rows import BakingRows, Encoded, open_rehearsal, pack_conversations
 from phases.baking.scenario import TOOL_KINDS, Scenario, counted
+from phases.baking.traces import Traces, read_traces
 from phases.baking.trajectories import read_prompted, sample
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint
 from phases.dataset import Dataset
@@ -88,9 +89,15 @@ class Kitchen:
         with open_context(self.settings, self.tools, self.documents, None, "baking") as context:
             return make_conversations(self.config, self.tools, context, self.config.seed)
 
+    @cached_property
+    def traces(self) -> Traces:
+        """The user's own conversations."""
+        with open_context(self.settings, self.tools, self.documents, None, "baking") as context:
+            return read_traces(self.config.scenarios.traces, self.tools, context, self.config.tools.limits)
+
     def prompt(self, scenario: Scenario) -> Prompt:
         """The prompt that asks for such a conversation."""
-        if scenario.kind in TOOL_KINDS:
+        if scenario.kind in TOOL_KINDS or any(turn.calls for turn in scenario.turns):
             return Prompt(tools=self.tools)
         if scenario.kind != "persona":
             return NO_PROMPT
@@ -197,6 +204,7 @@ class Kitchen:
             made=dict(conversations.made),
             rejected={kind: dict(reasons) for kind, reasons in conversations.rejected.items()},
             train={kind: len(found) for kind, found in conversations.by_split["train"].items()},
+            traces=self.traces.counts,
             bakes=tuple(
                 BakeRecord.model_validate_json((self.work / f"{bake.name}.drawn" / RECORD).read_text())
                 for bake in self.config.bakes
@@ -215,7 +223,8 @@ class Kitchen:
     def _encoded(self, tokenizer: Any, prompted: bool) -> list[Encoded]:
         """The conversations of training in tokens, mixed, with or without the prompts that ask for them."""
         encoded = []
-        for one in self.conversations.of("train", tuple(self.conversations.by_split["train"])):
+        generated = self.conversations.of("train", tuple(self.conversations.by_split["train"]))
+        for one in (*generated, *self.traces.kept):
             prompt = self.prompt(one.scenario) if prompted else NO_PROMPT
             tokens, ours = encode_chat(tokenizer, one.played.messages, prompt.tools, prompt.system)
             encoded.append(Encoded(tokens, ours, [-1] * len(tokens)))

@@ -27,7 +27,7 @@ LOOK_UP, WEB = (
     ("look up {}", "what do the documents say on {}?", "find {}"),
     ("search the web for {}", "look online for {}"),
 )
-ANSWER_CHARS = 24
+ANSWER_CHARS = 16
 """Characters of an answer that is read off a document."""
 
 
@@ -126,14 +126,14 @@ def repeat_scenarios(store: DocumentStore | None, seed: int) -> Iterator[tuple[s
 
 def _stretch(store: DocumentStore | None, rng: random.Random) -> str:
     kind = rng.random()
-    if kind < 0.25 or store is None:
+    if kind < 0.2 or store is None:
         signs = rng.choices("+-*", k=rng.randint(1, 3))
         return "".join(f"{rng.randrange(10 ** rng.randint(1, 4))}{sign}" for sign in signs) + str(rng.randrange(1000))
-    if kind < 0.45:
-        return " ".join(name_of(rng) for _ in range(rng.randint(1, 4)))
+    if kind < 0.55:
+        return " ".join(name_of(rng) for _ in range(rng.randint(1, 2)))
     words = store.chunk(rng.randrange(store.count)).text.split()
     at = rng.randrange(len(words)) if words else 0
-    return " ".join(words[at : at + rng.randint(1, 5)])[:40].strip()
+    return " ".join(words[at : at + rng.randint(1, 3)])[:24].strip()
 
 
 def _retrieve(subject: str, rest: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:
@@ -142,21 +142,28 @@ def _retrieve(subject: str, rest: str, context: ToolContext, rng: random.Random)
     if result is None or not result.startswith(subject):
         return None  # another chunk wins
     answer = first_words(result[len(subject) :])
-    if len(answer) < 3 or not rest:
+    if not _is_prose(answer) or not rest:
         return None
     call = GoldCall(name="retrieve", arguments={"query": subject})
     return ScriptedTurn(user=rng.choice(LOOK_UP).format(subject), calls=(call,), reply=answer, answer=answer)
 
 
 def _search(subject: str, rest: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:
-    """Ask an engine for the words that a chunk begins with; the answer is the title of its first hit."""
+    """Ask an engine for the words that a chunk begins with; the answer is how the title of its first hit begins."""
     result = _result("search", subject, context)
     first = re.match(r"1\. ([^:()\n]{3,40}):", result or "")
     if first is None:
         return None
-    title = first[1].strip()
+    title = first_words(first[1])
+    if not _is_prose(title):
+        return None
     call = GoldCall(name="search", arguments={"query": subject})
     return ScriptedTurn(user=rng.choice(WEB).format(subject), calls=(call,), reply=title, answer=title)
+
+
+def _is_prose(text: str) -> bool:
+    """Words, not signs of a program: what somebody would want to be told."""
+    return bool(re.fullmatch(r"[A-Za-z][\w ,.'-]{2,}", text))
 
 
 def _result(name: str, query: str, context: ToolContext) -> str | None:
@@ -167,14 +174,12 @@ def _result(name: str, query: str, context: ToolContext) -> str | None:
 
 
 def opening(text: str) -> tuple[str, str]:
-    """(the heading or the first two words of a text, what follows); an empty heading where there are no words."""
+    """(the heading or the first word of a text, what follows); an empty heading where there are no words."""
     lines = text.strip().split("\n", 1)
     if len(lines) == 2 and re.fullmatch(r"[\w.]{4,32}", lines[0].strip()):
         return lines[0].strip(), lines[1].strip()
-    words = " ".join(text.split()).split(" ")
-    subject = " ".join(words[:2])
-    plain = re.fullmatch(r"[A-Za-z][\w' -]{5,20}", subject)
-    return (subject, " ".join(words[2:])) if plain else ("", "")
+    subject, _, rest = " ".join(text.split()).partition(" ")
+    return (subject, rest) if re.fullmatch(r"[A-Za-z][\w.]{2,15}", subject) else ("", "")
 
 
 def first_words(text: str, characters: int = ANSWER_CHARS) -> str:

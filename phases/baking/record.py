@@ -44,8 +44,6 @@ class Record(StrictModel):
     """Conversations that were taught, by kind."""
     traces: dict[str, int] = Field({})
     """The user's own: how many were kept, and why others were not."""
-    left_out: int = 0
-    """Taught conversations that did not fit a row."""
     bakes: tuple[BakeRecord, ...] = ()
     """The bakes, in order."""
 

@@ -58,6 +58,9 @@ ATTEMPTS = {
     "system call by ctypes": "import ctypes\nlibc = ctypes.CDLL(None)\nprint('got out' if libc.syscall(57) >= 0 else 'no')",
     "executable memory": "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.mmap.restype = ctypes.c_long\n"
     "print('got out' if libc.mmap(0, 4096, 7, 0x22, -1, 0) > 0 else 'no')",
+    "poison a page": "import ctypes\nlibc = ctypes.CDLL(None)\nprint('got out' if libc.madvise(4096, 4096, 99) == 0 or "
+    "ctypes.get_errno() == 22 else 'no')",
+    "who it is": "import os\nprint('got out' if os.geteuid() == 0 else 'nobody')",
     "ptrace": "import ctypes, os\nprint('got out' if ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0 else 'no')",
     "become root": "import os\nos.setuid(0)\nprint('got out')",
     "chroot": "import os\nos.chroot('/')\nprint('got out')",

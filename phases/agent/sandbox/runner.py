@@ -1,6 +1,6 @@
 """The process that the sandbox starts: it loads harmless modules once, and forks a locked-in child for each snippet.
 
-    python -I -S runner.py '{"seconds": 2, …}'      requests come on standard input, answers go to standard output
+    python -P -s -S runner.py '{"seconds": 2, …}'      requests come on standard input, answers go to standard output
 
 A request and an answer are four bytes of length and that much JSON. Nothing of a snippet is trusted: the child has two
 pipes, one for what it prints and one for how it ended; both are read here, up to a limit, and nobody else's are within
@@ -31,6 +31,8 @@ tokenize encodings.utf_8 encodings.ascii encodings.latin_1 encodings.idna
 """
 PRELOADED = tuple(_PRELOADED.split())
 """What a snippet may import: everything else would have to be read from a disk that it does not have."""
+NOBODY = 65_534
+"""Who a snippet is where the helper is root."""
 ENDING = 4096
 """Bytes that a snippet's ending may have."""
 
@@ -43,6 +45,8 @@ def main() -> None:
     sys.path.remove(HERE)
     reason = seccomp.supported()
     lock = None if reason else seccomp.Lock()
+    if lock is not None and not _holds(lock):
+        reason, lock = "the kernel takes no filter", None
     for name in PRELOADED:
         importlib.import_module(name)
     "".encode("idna")
@@ -50,6 +54,14 @@ def main() -> None:
     while (request := _read(sys.stdin.buffer)) is not None:
         answer = {"refused": reason} if lock is None else run(request["code"], limits, lock)
         _write(sys.stdout.buffer, answer)
+
+
+def _holds(lock: Any) -> bool:
+    """Whether a child can be locked in here."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if lock.close() else 71)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def run(code: str, limits: dict[str, Any], lock: Any) -> dict[str, Any]:
@@ -123,7 +135,11 @@ def _verdict(said: bytes, status: int, late: bool, limits: dict[str, Any]) -> An
 
 def _locked_in(code: str, limits: dict[str, Any], lock: Any, printed: int, ending: int) -> None:
     """In the child: give up everything, then run the snippet."""
-    lock.die_with_parent()
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+    lock.die_with_parent()  # after that: a change of user would clear it
     os.setpgid(0, 0)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -171,8 +187,8 @@ def _execute(code: str) -> str | None:
             value = eval(compile(ast.Expression(last.value), "<code>", "eval"), scope)
             if value is not None:
                 print(repr(value))
-    except SystemExit:
-        return None
+    except SystemExit as error:
+        return str(error.code)[:300] if isinstance(error.code, str) else None
     except MemoryError:
         return "out of memory"
     except BaseException as error:

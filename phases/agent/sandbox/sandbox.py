@@ -112,12 +112,12 @@ class Sandbox:
         self._folder = tempfile.TemporaryDirectory(prefix="forge-sandbox-")
         limits = json.dumps(self.limits.model_dump())
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("runner.py")), limits],
+            [sys.executable, "-P", "-s", "-S", str(Path(__file__).with_name("runner.py")), limits],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=self._folder.name,
-            env={"LANG": "C.UTF-8"},
+            env={"LANG": "C.UTF-8", "TZ": "UTC0", "PYTHONHASHSEED": "0"},  # the same output every time
             start_new_session=True,
         )
         return self._process

@@ -20,10 +20,12 @@ _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050001, 0x80000000
 """Go on; fail with EPERM; end the process."""
 _X32 = 0x40000000
 _PROT_EXEC = 4
+_ADVICE = (4, 8)
+"""Memory that is not needed any more; other advice could take pages from the whole machine."""
 _NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER_MODE = 38, 22, 2
 
 _ALLOWED = (
-    *("brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "futex", "getrandom"),
+    *("brk", "mmap", "munmap", "mremap", "mprotect", "futex", "getrandom"),
     *("clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall"),
     *("getpid", "gettid", "getuid", "geteuid", "getgid", "getegid", "sched_yield", "exit", "exit_group"),
@@ -95,11 +97,13 @@ def program(machine: str, outputs: tuple[int, ...] = (1, 2)) -> bytes:
             _step(_RETURN, _REFUSE),
         ]
         code += [_step(_EQUAL, numbers[name], 0, len(inner)), *inner]
-    writing = [_step(_LOAD, _ARGUMENTS)]
-    for output in outputs:
-        writing += [_step(_EQUAL, output, 0, 1), _step(_RETURN, _ALLOW)]
-    code += [_step(_EQUAL, numbers["write"], 0, len(writing)), *writing, _step(_RETURN, _REFUSE)]
-    return b"".join(code)
+    for name, argument, values in (("madvise", 2, _ADVICE), ("write", 0, outputs)):
+        inner = [_step(_LOAD, _ARGUMENTS + argument * 8)]
+        for value in values:
+            inner += [_step(_EQUAL, value, 0, 1), _step(_RETURN, _ALLOW)]
+        inner.append(_step(_RETURN, _REFUSE))
+        code += [_step(_EQUAL, numbers[name], 0, len(inner)), *inner]
+    return b"".join([*code, _step(_RETURN, _REFUSE)])
 
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 from phases.agent.tool import ToolContext, ToolError
 
 RESULT_CHARS = 160
-"""Characters of a passage that are returned."""
+"""Characters of a passage that are returned: a small model reads all of them."""
 SCHEMA = {
     "type": "function",
     "function": {
@@ -26,6 +26,6 @@ def run(arguments: Mapping[str, Any], context: ToolContext) -> str:
 
 
 def shortened(text: str, characters: int) -> str:
-    """The text on one line, cut at a word."""
+    """The text on one line, cut at a word; a first word that is too long is cut itself."""
     flat = " ".join(text.split())
     return flat if len(flat) <= characters else flat[: characters + 1].rsplit(" ", 1)[0][:characters]

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from phases.agent.search import SearchUnavailable
+from phases.agent.search import Hit, SearchUnavailable
 from phases.agent.tool import ToolContext, ToolError
 from phases.agent.tools.retrieve import shortened
 
-HITS, HIT_CHARS = 2, 64
+HITS, TEXT_CHARS, HIT_CHARS = 2, 64, 160
+"""Hits that are returned; characters of a hit's text, and of its whole line at most."""
 SCHEMA = {
     "type": "function",
     "function": {
@@ -19,7 +20,10 @@ SCHEMA = {
 
 
 def run(arguments: Mapping[str, Any], context: ToolContext) -> str:
-    """Hits as `1. title: text (url)`. Raises `ToolError` that says why when no engine answers."""
+    """Hits as `1. title: text (url)`, of the first engine that has any.
+
+    Raises `ToolError` that says why when no engine answers.
+    """
     if not context.search:
         raise ToolError("search: no engine here")
     reasons = []
@@ -29,6 +33,16 @@ def run(arguments: Mapping[str, Any], context: ToolContext) -> str:
         except SearchUnavailable as error:
             reasons.append(f"{engine.name}: {error}")
             continue
-        lines = [f"{n}. {hit.title}: {shortened(hit.text, HIT_CHARS)} ({hit.url})" for n, hit in enumerate(hits, 1)]
-        return "\n".join(lines) or "nothing found"
-    raise ToolError("search: " + "; ".join(reasons))
+        if hits:
+            return "\n".join(_line(number, hit) for number, hit in enumerate(hits, 1))
+    if len(reasons) < len(context.search):
+        return "nothing found"
+    raise ToolError(f"search: offline ({'; '.join(reasons)})")
+
+
+def _line(number: int, hit: Hit) -> str:
+    """One hit; where it is too long its title and then its text give way. Half an address is none: it is left out."""
+    address = f" ({hit.url})" if 0 < len(hit.url) <= HIT_CHARS // 2 else ""
+    lead = f"{number}. {shortened(hit.title, (HIT_CHARS - len(address)) // 2)}"
+    text = shortened(hit.text, min(TEXT_CHARS, HIT_CHARS - len(lead) - len(address) - 2))
+    return lead + (f": {text}" if text else "") + address
