@@ -23,7 +23,9 @@ LOCK = [Requirement(line) for line in LINES if line and not line.startswith(("#"
 def declared() -> list[Requirement]:
     """Everything that pyproject.toml asks for, extras included, less those that the lock leaves out and says why."""
     extras = {
-        name: wanted for name, wanted in PROJECT["optional-dependencies"].items() if name not in ("kubernetes", "llama")
+        name: wanted
+        for name, wanted in PROJECT["optional-dependencies"].items()
+        if name not in ("kubernetes", "llama", "dense")
     }
     groups = [PROJECT["dependencies"], *extras.values()]
     return [Requirement(line) for group in groups for line in group]

@@ -87,7 +87,7 @@ class Sampling(StrictModel):
 
     conversations: int = Field(384, ge=8)
     """Users' turns that it answers for each bake, drawn from those of training."""
-    temperature: float = Field(0.7, gt=0)
+    temperature: float = Field(0.3, gt=0)
     """Temperature of its draws."""
     floor: float = Field(0.1, ge=0, le=1)
     """Least share of a bake's conversations that must come out right; below it that prompt is not baked in."""

@@ -174,7 +174,7 @@ class Kitchen:
             write_json(drawn / RECORD, record.model_dump())
             return
         encoded = [Encoded(tokens, [bool(o) for o in ours], marks) for tokens, ours, marks in said]
-        rows = self._rows(encoded, config, f"baking.{bake.name}", index)
+        rows = self._rows([*encoded, *self._others(body.tokenizer, index, len(encoded))], config, "baking", index)
         steps, stop = self._courses()[index]
         course = config.model_copy(update={"steps": steps})
         seen: list[float] = []
@@ -229,6 +229,20 @@ class Kitchen:
             tokens, ours = encode_chat(tokenizer, one.played.messages, prompt.tools, prompt.system)
             encoded.append(Encoded(tokens, ours, [-1] * len(tokens)))
         return encoded
+
+    def _others(self, tokenizer: Any, index: int, count: int) -> list[Encoded]:
+        """As many conversations of other kinds: what was baked before without a prompt, what will be with its own.
+
+        Else the model would learn to do what this prompt asks for whatever is said (docs/log.md).
+        """
+        own, before = self.config.bakes[index].kinds, {k for bake in self.config.bakes[:index] for k in bake.kinds}
+        kinds = [kind for kind in self.conversations.by_split["train"] if kind not in own]
+        found = []
+        for one in _spread(self.conversations.of("train", kinds), count):
+            prompt = NO_PROMPT if one.scenario.kind in before else self.prompt(one.scenario)
+            tokens, ours = encode_chat(tokenizer, one.played.messages, prompt.tools, prompt.system)
+            found.append(Encoded(tokens, ours, [-1] * len(tokens)))
+        return found
 
     def _rows(self, encoded: Sequence[Encoded], config: TrainingConfig, where: str, index: int = 0) -> BakingRows:
         """Rows of conversations in a random order, and of rehearsal."""

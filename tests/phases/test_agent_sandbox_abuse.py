@@ -48,14 +48,16 @@ ATTEMPTS = {
     "endless output": "while True: print('x' * 1000)",
     "binary output": "import os\nos.write(1, bytes(range(256)) * 4)",
     "close the output": "import os\nos.close(1)\nos.close(2)",
-    "other files": "import os\nfor n in range(3, 300):\n    try:\n        os.write(n, b'got out')\n        print('got out')\n"
+    "other files": "import os\nfor n in range(3, 300):\n    try:\n        os.write(n, b'got out')\n"
+    "        print('got out')\n"
     "    except OSError: pass",
     "forged end": 'import os\nos.write(2, b\'{{"error": null, "output": "forged"}}\' * 1000)\nos._exit(0)',
     "forged protocol": "import os, struct\nos.write(1, struct.pack('<I', 2**31) + b'got nothing')",
     "os._exit": "import os\nos._exit(0)",
     "abort": "import os\nos.abort()",
     "segmentation fault": "import ctypes\nctypes.string_at(0)",
-    "system call by ctypes": "import ctypes\nlibc = ctypes.CDLL(None)\nprint('got out' if libc.syscall(57) >= 0 else 'no')",
+    "system call by ctypes": "import ctypes\nlibc = ctypes.CDLL(None)\n"
+    "print('got out' if libc.syscall(57) >= 0 else 'no')",
     "executable memory": "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.mmap.restype = ctypes.c_long\n"
     "print('got out' if libc.mmap(0, 4096, 7, 0x22, -1, 0) > 0 else 'no')",
     "poison a page": "import ctypes\nlibc = ctypes.CDLL(None)\nprint('got out' if libc.madvise(4096, 4096, 99) == 0 or "
