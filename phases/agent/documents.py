@@ -8,7 +8,7 @@ Two rules order what is found. A chunk that begins with what was asked for comes
 under that heading and no caller's. The others go by BM25 (Robertson & Zaragoza 2009, by SQLite's FTS5): a chunk scores
 for each word of the query, more for a rare one, and half as much again when it has them all.
 
-Texts are compressed, and the index keeps no second copy of them: 9.0 MB of Python's library make 6.5 MB. The same texts
+Texts are compressed, and the index keeps no second copy of them: 9.0 MB of Python's library make 6.4 MB. The same texts
 give the same bytes.
 """
 

@@ -95,9 +95,11 @@ def document_scenarios(
     order = list(range(store.count))
     seeded(seed, "documents", kind).shuffle(order)
     ask = _retrieve if kind == "retrieve" else _search
+    asked: set[str] = set()
     for number in order:
         subject, rest = opening(store.chunk(number).text)
-        if subject:
+        if subject and subject not in asked:
+            asked.add(subject)
             yield subject, partial(_scenario, kind, ask, subject, rest, context, seed)
 
 
@@ -179,7 +181,7 @@ def opening(text: str) -> tuple[str, str]:
     if len(lines) == 2 and re.fullmatch(r"[\w.]{4,32}", lines[0].strip()):
         return lines[0].strip(), lines[1].strip()
     subject, _, rest = " ".join(text.split()).partition(" ")
-    return (subject, rest) if re.fullmatch(r"[A-Za-z][\w.]{2,15}", subject) else ("", "")
+    return (subject, rest) if re.fullmatch(r"[A-Za-z][\w.]{3,15}", subject) else ("", "")
 
 
 def first_words(text: str, characters: int = ANSWER_CHARS) -> str:

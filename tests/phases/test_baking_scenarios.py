@@ -136,7 +136,7 @@ def test_bad_settings_are_one_line() -> None:
 
 def test_headings_and_first_words() -> None:
     assert opening("math.gcd\n\nGreatest common divisor.") == ("math.gcd", "Greatest common divisor.")
-    assert opening("The stone lies in the river.") == ("The", "stone lies in the river.")
+    assert opening("Stones lie in the river.") == ("Stones", "lie in the river.")
     assert opening("x = {1: 2}") == ("", "")
     assert first_words(": Greatest one. And more.") == "Greatest one."
     assert first_words("one two three four five six seven eight") == "one two three"
