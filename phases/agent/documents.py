@@ -8,8 +8,7 @@ Two rules order what is found. A chunk that begins with what was asked for comes
 under that heading and no caller's. The others go by BM25 (Robertson & Zaragoza 2009, by SQLite's FTS5): a chunk scores
 for each word of the query, more for a rare one, and half as much again when it has them all.
 
-Texts are compressed, and the index keeps no second copy of them: 9.0 MB of Python's library make 6.4 MB. The same texts
-give the same bytes.
+Texts are compressed, and the index keeps no second copy of them (9.0 MB make 6.4). The same texts give the same bytes.
 """
 
 import os
@@ -32,8 +31,7 @@ from phases.storage import explain_os_errors, fsync_path
 _VERSION, _APPLICATION_ID = 2, 0x46444F43
 """`FDOC`: tells documents from any other database."""
 _READ_CHARS, _WORDS, _PHRASE, _HEADINGS, _CANDIDATES = 2000, 24, 8, 32, 50
-"""Bounds of a search: characters and words of the query, words that a chunk has to begin with, chunks that are seen to
-for each rule."""
+"""Bounds of a search: characters and words that are read, words to begin with, chunks looked at for each rule."""
 _COMMON, _COMMON_WORDS = 0.05, 3
 """Share of chunks beyond which a word selects nothing, if the query has a rarer one; else so many are looked for."""
 _ALL_WORDS, _TITLE = 1.5, 2.0

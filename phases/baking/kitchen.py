@@ -9,28 +9,24 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.torch import load_file, save_file
 
-from phases.agent.persona import persona_prompt
-from phases.agent.settings import DOCUMENTS, SETTINGS, AgentSettings, OwnTool, open_context, open_tools
-from phases.agent.template import encode_chat, with_tools
-from phases.agent.writing import NO_PROMPT, Prompt
+from phases.agent.settings import DOCUMENTS, SETTINGS, open_context
+from phases.agent.template import with_tools
 from phases.baking.adapters import Adapted
 from phases.baking.bundle import add_files
 from phases.baking.config import Bake, BakingConfig
 from phases.baking.documents import index_training_text
-from phases.baking.items import Conversation, Conversations, make_conversations
+from phases.baking.lessons import Lessons, spread
 from phases.baking.objective import Baking
 from phases.baking.record import RECORD, BakeRecord, Record
-from phases.baking.rows import BakingRows, Encoded, open_rehearsal, pack_conversations
-from phases.baking.scenario import TOOL_KINDS, Scenario, counted
-from phases.baking.traces import Traces, read_traces
+from phases.baking.rows import BakingRows, Encoded
+from phases.baking.scenario import counted
 from phases.baking.trajectories import read_prompted, sample
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint
 from phases.dataset import Dataset
@@ -44,8 +40,6 @@ from phases.training.objective import LanguageModelling, Objective
 from phases.training.schedule import warmup_stable_decay
 
 BAKED, PROMPTED, PLAIN = "baked", "prompted", "plain"
-_MIXED = 23
-"""Stream of random numbers."""
 SAID, HIDDEN, COUNTS = "said.json", "hidden.safetensors", "counts.json"
 
 
@@ -57,8 +51,8 @@ class Kitchen:
     ) -> None:
         """Raises `ConfigError` for tools that there are not, or that do not fit together."""
         self.parent, self.config, self.data, self.work, self.metrics = parent, config, data, work, metrics
-        self.tools = open_tools(config.tools.names, [Path(path) for path in config.tools.own])
         self.documents = work / DOCUMENTS
+        self.lessons = Lessons(config, data, self.documents)
         if config.tools.documents and not self.documents.is_file():
             index_training_text(data, self.documents)
 
@@ -67,55 +61,11 @@ class Kitchen:
         """The model that does as prompted: the taught one, or the parent where nothing is taught."""
         return open_checkpoint(self.work / PROMPTED) if self.config.teach else self.parent
 
-    @property
-    def settings(self) -> AgentSettings:
-        """What the agent is besides its weights."""
-        tools, config = self.config.tools, self.config
-        own = [tool for tool in self.tools if tool.digest]
-        return AgentSettings(
-            persona=config.persona,
-            tools=tools.names,
-            own_tools=tuple(OwnTool(name=tool.name, path=tool.source, sha256=tool.digest) for tool in own),
-            limits=tools.limits,
-            constrained=tools.constrained,
-            memory=config.memory,
-            search=tools.search,
-            context_tokens=max(64, self.config.row_tokens or self.data.block_tokens),
-        )
-
-    @cached_property
-    def conversations(self) -> Conversations:
-        """What is learnt from and tested on; made anew by whoever asks, always the same."""
-        with open_context(self.settings, self.tools, self.documents, None, "baking") as context:
-            return make_conversations(self.config, self.tools, context, self.config.seed)
-
-    @cached_property
-    def traces(self) -> Traces:
-        """The user's own conversations."""
-        with open_context(self.settings, self.tools, self.documents, None, "baking") as context:
-            return read_traces(self.config.scenarios.traces, self.tools, context, self.config.tools.limits)
-
-    def prompt(self, scenario: Scenario) -> Prompt:
-        """The prompt that asks for such a conversation."""
-        if scenario.kind in TOOL_KINDS or any(turn.calls for turn in scenario.turns):
-            return Prompt(tools=self.tools)
-        if scenario.kind != "persona":
-            return NO_PROMPT
-        persona = self.config.persona
-        asked = persona.model_copy(update={"traits": scenario.traits}) if scenario.traits else persona
-        return Prompt(system=persona_prompt(asked))
-
-    def baked_prompt(self, bake: Bake) -> Prompt:
-        """The prompt that a bake does away with."""
-        if bake.prompt == "tools":
-            return Prompt(tools=self.tools)
-        return Prompt(system=persona_prompt(self.config.persona) if bake.prompt == "persona" else bake.text)
-
     def teach(self) -> None:
         """The prompted model: conversations with their prompts before them."""
         body = self._body(self.parent)
         config = self.config.teaching
-        rows = self._rows(self._encoded(body.tokenizer, prompted=True), config, "baking.teaching")
+        rows = self.lessons.rows(self.lessons.encoded(body.tokenizer, prompted=True), config, "baking.teaching")
         done = self._train(body, LanguageModelling, rows, config, PROMPTED)
         body.save(self.work / PROMPTED, self._manifest(PROMPTED, done), {})
 
@@ -126,7 +76,7 @@ class Kitchen:
         config = (self.config.teaching if self.config.teach else self.config.training).model_copy(
             update={"steps": max(1, steps)}
         )
-        rows = self._rows(self._encoded(body.tokenizer, prompted=False), config, "baking.plain")
+        rows = self.lessons.rows(self.lessons.encoded(body.tokenizer, prompted=False), config, "baking.plain")
         done = self._train(body, LanguageModelling, rows, config, PLAIN)
         body.save(self.work / PLAIN, self._manifest(PLAIN, done), {})
 
@@ -147,10 +97,12 @@ class Kitchen:
     def _draw(self, bake: Bake, index: int, source: Checkpoint, out: Path) -> None:
         """What the prompted model says by itself, read once more for its distributions."""
         model, tokenizer = source.model(), with_tools(source.tokenizer())
-        config, prompt = self.config, self.baked_prompt(bake)
-        chosen = _spread(self.conversations.of("train", bake.kinds), config.sampling.conversations)
-        with open_context(self.settings, self.tools, self.documents, None, "baking") as context:
-            drawn = sample(model, tokenizer, chosen, prompt, config, self.tools, context, [config.seed, 31, index])
+        config, prompt = self.config, self.lessons.baked_prompt(bake)
+        chosen = spread(self.lessons.conversations.of("train", bake.kinds), config.sampling.conversations)
+        with open_context(self.lessons.settings, self.lessons.tools, self.documents, None, "baking") as context:
+            drawn = sample(
+                model, tokenizer, chosen, prompt, config, self.lessons.tools, context, [config.seed, 31, index]
+            )
         # What the prompted model cannot do itself must not be baked in; the record says so, and no gate will hold.
         kept = drawn.kept if drawn.share >= config.sampling.floor else ()
         hidden_MD, encoded = read_prompted(model, tokenizer, kept, prompt)
@@ -174,7 +126,9 @@ class Kitchen:
             write_json(drawn / RECORD, record.model_dump())
             return
         encoded = [Encoded(tokens, [bool(o) for o in ours], marks) for tokens, ours, marks in said]
-        rows = self._rows([*encoded, *self._others(body.tokenizer, index, len(encoded))], config, "baking", index)
+        rows = self.lessons.rows(
+            [*encoded, *self.lessons.others(body.tokenizer, index, len(encoded))], config, "baking", index
+        )
         steps, stop = self._courses()[index]
         course = config.model_copy(update={"steps": steps})
         seen: list[float] = []
@@ -199,18 +153,18 @@ class Kitchen:
 
     def _finish(self, last: Checkpoint) -> None:
         """The result: the last bake's model with what makes it an agent beside it."""
-        conversations = self.conversations
+        conversations = self.lessons.conversations
         record = Record(
             made=dict(conversations.made),
             rejected={kind: dict(reasons) for kind, reasons in conversations.rejected.items()},
             train={kind: len(found) for kind, found in conversations.by_split["train"].items()},
-            traces=self.traces.counts,
+            traces=self.lessons.traces.counts,
             bakes=tuple(
                 BakeRecord.model_validate_json((self.work / f"{bake.name}.drawn" / RECORD).read_text())
                 for bake in self.config.bakes
             ),
         )
-        texts = {SETTINGS: self.settings.model_dump_json(indent=2), RECORD: record.model_dump_json(indent=2)}
+        texts = {SETTINGS: self.lessons.settings.model_dump_json(indent=2), RECORD: record.model_dump_json(indent=2)}
         files = {DOCUMENTS: self.documents} if self.config.tools.documents else {}
         add_files(last, self.work / BAKED, texts, files)
 
@@ -219,39 +173,6 @@ class Kitchen:
         body = Body(source, self.data)
         with_tools(body.tokenizer)
         return body
-
-    def _encoded(self, tokenizer: Any, prompted: bool) -> list[Encoded]:
-        """The conversations of training in tokens, mixed, with or without the prompts that ask for them."""
-        encoded = []
-        generated = self.conversations.of("train", tuple(self.conversations.by_split["train"]))
-        for one in (*generated, *self.traces.kept):
-            prompt = self.prompt(one.scenario) if prompted else NO_PROMPT
-            tokens, ours = encode_chat(tokenizer, one.played.messages, prompt.tools, prompt.system)
-            encoded.append(Encoded(tokens, ours, [-1] * len(tokens)))
-        return encoded
-
-    def _others(self, tokenizer: Any, index: int, count: int) -> list[Encoded]:
-        """As many conversations of other kinds: what was baked before without a prompt, what will be with its own.
-
-        Else the model would learn to do what this prompt asks for whatever is said (docs/log.md).
-        """
-        own, before = self.config.bakes[index].kinds, {k for bake in self.config.bakes[:index] for k in bake.kinds}
-        kinds = [kind for kind in self.conversations.by_split["train"] if kind not in own]
-        found = []
-        for one in _spread(self.conversations.of("train", kinds), count):
-            prompt = NO_PROMPT if one.scenario.kind in before else self.prompt(one.scenario)
-            tokens, ours = encode_chat(tokenizer, one.played.messages, prompt.tools, prompt.system)
-            found.append(Encoded(tokens, ours, [-1] * len(tokens)))
-        return found
-
-    def _rows(self, encoded: Sequence[Encoded], config: TrainingConfig, where: str, index: int = 0) -> BakingRows:
-        """Rows of conversations in a random order, and of rehearsal."""
-        seed, pad = self.config.seed, int(self.data.tokenizer.eos_token_id)
-        order = np.random.default_rng([seed, _MIXED, index]).permutation(len(encoded))
-        length = self.config.row_tokens or self.data.block_tokens
-        packed = pack_conversations([encoded[i] for i in order], length, pad, where)
-        mixture = open_rehearsal(self.data, self.config.mix.model_dump(), seed + index, config.prompt_weight)
-        return BakingRows(packed, mixture, self.config.rehearsal, seed + index, pad)
 
     def _train(
         self,
@@ -306,10 +227,3 @@ class Kitchen:
 
 def _rate(config: TrainingConfig, step: int) -> float:
     return warmup_stable_decay(step, config.steps, config.warmup, config.decay, config.final_rate)
-
-
-def _spread(found: Sequence[Conversation], count: int) -> list[Conversation]:
-    """`count` of the conversations, evenly spread, so that every kind has its share."""
-    if len(found) <= count:
-        return list(found)
-    return [found[i * len(found) // count] for i in range(count)]

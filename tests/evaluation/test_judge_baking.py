@@ -39,7 +39,7 @@ CONFIG = {
     "tools": {"limits": {"new_tokens": 6}},
     "teaching": STEP,
     "training": {**STEP, "steps": 2},
-    "sampling": {"conversations": 4},
+    "sampling": {"conversations": 8},
     "row_tokens": 640,
     "mix": {"text": 1.0, "reasoning": 0.0, "memory": 0.0},
 }

@@ -107,7 +107,7 @@ class Servers:
         found: dict[str, Any] = self.call("GET", f"/flow_runs/{run}")
         return found
 
-    def wait(self, run: str, states: set[str] = FINAL, seconds: float = 600) -> dict[str, Any]:
+    def wait(self, run: str, states: set[str] = FINAL, seconds: float = 1500) -> dict[str, Any]:
         """The run once it is in one of these states, by type or by name."""
         seen = lambda: {self.run(run)["state_type"], self.run(run)["state_name"]} & states  # noqa: E731
         self.until(seen, seconds)
@@ -213,7 +213,7 @@ def undisturbed(servers: Servers) -> Undisturbed:
     began = time.monotonic()
     servers.until((servers.runs / "undisturbed" / "run.json").exists, 120, 0.05)
     startup = time.monotonic() - began
-    done = servers.wait(run, seconds=600)
+    done = servers.wait(run)
     assert done["state_name"] == "RolledBack", done["state"]
     seconds = time.monotonic() - began
     servers.until(lambda: not servers.engines(), 60)  # the next run's process must not be taken for this one's

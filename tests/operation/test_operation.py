@@ -71,6 +71,7 @@ def test_wrong_value_is_refused_before_anything_runs(servers: Any, changes: dict
     assert refused.value.response.status_code in (409, 422) and reason in refused.value.response.text
 
 
+@pytest.mark.timeout(1800)
 def test_a_run_is_visible_everywhere(servers: Any) -> None:
     run = servers.create("forge-smoke", run="whole")
     done = servers.wait(run)

@@ -59,10 +59,8 @@ def obliging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kitchen_module, "sample", sample)
 
 
-def test_the_agent_is_plain_ternary_and_whole(
-    parent: Checkpoint, tiny_data: Dataset, tmp_path: Path, obliging: None
-) -> None:
-    made = run([parent], settings(), tmp_path / "baking", data=tiny_data)
+def test_the_agent_is_plain_ternary_and_whole(parent: Checkpoint, whole: Checkpoint) -> None:
+    made = whole
     assert set(made.siblings) == {"plain", "prompted", "packed"} and made.manifest["phase"] == "baking"
     read_lattices(made.path)
     assert read_settings(made.path).tools == ("python", "remember", "recall")
@@ -73,19 +71,27 @@ def test_the_agent_is_plain_ternary_and_whole(
     assert [bake.name for bake in record.bakes] == ["tools", "persona"] and record.train["python"] == 6
     assert all(bake.kept == KEPT and bake.kl_start is not None for bake in record.bakes)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(made.path), AutoTokenizer.from_pretrained(made.path)
-    assert "<tool_call>" in tokenizer.chat_template and not (tmp_path / "baking.work").exists()
+    assert "<tool_call>" in tokenizer.chat_template and not (made.path.parent / "whole.work").exists()
     moved = [not torch.equal(a, b) for a, b in zip(model.parameters(), parent.model().parameters(), strict=True)]
     assert any(moved)
     steps = [c.manifest["metrics"]["steps"] for c in (made.siblings["prompted"], made.siblings["plain"])]
     assert steps == [2, 6] and sum(bake.steps for bake in record.bakes) == 4
 
 
-@pytest.mark.parametrize("killed_at", ["prompted", "tools.drawn", "tools.model", "persona.model", "baked", "plain"])
+@pytest.fixture(scope="module")
+def whole(parent: Checkpoint, tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """The result of a run that nothing happens to."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kitchen_module, "sample", _sample(kitchen_module.sample))
+        return run([parent], settings(), tmp_path_factory.mktemp("whole") / "whole", data=tiny_data)
+
+
+@pytest.mark.parametrize("killed_at", ["prompted", "tools.drawn", "persona.model", "baked"])
 def test_killed_anywhere_it_ends_in_the_same_bits(
-    parent: Checkpoint, tiny_data: Dataset, tmp_path: Path, obliging: None, monkeypatch: Any, killed_at: str
+    parent: Checkpoint, tiny_data: Dataset, tmp_path: Path, whole: Checkpoint, monkeypatch: Any, killed_at: str
 ) -> None:
-    whole = run([parent], settings(), tmp_path / "whole", data=tiny_data)
-    real = kitchen_module.Kitchen.prompt
+    monkeypatch.setattr(kitchen_module, "sample", _sample(kitchen_module.sample))
 
     class Killed(Exception):
         pass
@@ -101,7 +107,6 @@ def test_killed_anywhere_it_ends_in_the_same_bits(
         run([parent], settings(), tmp_path / "cut", data=tiny_data)
     monkeypatch.undo()
     monkeypatch.setattr(kitchen_module, "sample", _sample(kitchen_module.sample))
-    assert kitchen_module.Kitchen.prompt is real
     again = run([parent], settings(), tmp_path / "cut", data=tiny_data)
     assert again.family_digest == whole.family_digest
 
