@@ -107,7 +107,7 @@ def test_failed_gate_stops_the_chain_and_says_so(tiny: ForgeConfig, strict: None
     with pytest.raises(GateFailed, match="cognate: gates not met: impossible"):
         forge(tiny)
     report = read_report(tiny.folder)
-    assert [phase.status for phase in report.phases] == ["failed", *["skipped"] * 4] and report.agent is None
+    assert [phase.status for phase in report.phases] == ["failed", *["skipped"] * 5] and report.agent is None
     assert "failed" in (tiny.folder / "report.md").read_text()
     assert not (tiny.folder / "evomerge").exists()
 
