@@ -30,7 +30,7 @@ class ToolsConfig(StrictModel):
     own: tuple[str, ...] = ()
     """Your own tools: Python files with SCHEMA and run(arguments, context). They run with your rights."""
     limits: TurnLimits = TurnLimits()
-    """What a turn may cost."""
+    """What each turn may cost: calls, tokens, characters of a result."""
     constrained: bool = True
     """Let the model write well-formed calls only."""
     search: SearchConfig = SearchConfig()
@@ -97,7 +97,7 @@ class BakingConfig(PhaseConfig):
     """Phase 6: tools, memory and persona, without a prompt."""
 
     persona: Persona = Persona()
-    """Who the agent is."""
+    """Who the agent is: its name, and traits with strengths."""
     tools: ToolsConfig = ToolsConfig()
     """What it can do."""
     memory: MemoryConfig = MemoryConfig()

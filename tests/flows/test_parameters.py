@@ -67,7 +67,7 @@ def test_empty_file_is_the_default(tmp_path: Path) -> None:
     ("setting", "wanted"),
     [
         ("cognate.trunk.stepz=3", "unknown key 'cognate.trunk.stepz'.*allowed here: .*steps"),
-        ("colour=red", "unknown key 'colour'.*allowed here: agent, approval, bitnet, chain, cognate"),
+        ("colour=red", "unknown key 'colour'.*allowed here: agent, approval, baking, bitnet, chain, cognate"),
         ("cognate.trunk.steps=many", "'cognate.trunk.steps' = 'many'.*valid integer"),
         ("cognate.trunk.steps=0", "'cognate.trunk.steps' = 0.*greater than or equal to 1"),
         ("runner=spark", "'runner' = 'spark'.*'threads', 'dask' or 'ray'"),
