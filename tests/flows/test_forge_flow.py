@@ -205,7 +205,7 @@ def states(gates: int) -> list[str]:
 
 def test_states_of_a_rollback(tiny: ForgeConfig, lenient: None) -> None:
     forge(tiny)
-    assert states(4) == ["Passed", "RolledBack", "RolledBack", "Passed", "RolledBack", "RolledBack", "RolledBack"]
+    assert states(6) == ["Passed", "RolledBack", "RolledBack", "Passed", "RolledBack", "RolledBack", "RolledBack"]
 
 
 def test_states_of_a_stop(tiny: ForgeConfig, strict: None) -> None:
