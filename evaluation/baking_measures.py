@@ -63,7 +63,6 @@ class Found:
         self.traits: dict[str, dict[str, Values]] = {}
         if "persona" in bench.test:
             self._persona(bench, {**models, PROMPTED: teacher}, tokenizer, config)
-        self.kinds: tuple[Kind, ...] = tuple(kinds)
 
     def _persona(self, bench: Bench, models: Mapping[str, Any], tokenizer: Any, config: EvaluationConfig) -> None:
         persona, teacher = bench.config.persona, models[PROMPTED]

@@ -124,13 +124,11 @@ class Bench:
         writer = self.writer(model, tokenizer, budget=self.settings.context_tokens)
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / f"{i}.sqlite" for i in range(count)]
-            if not restart:
-                with _memories(self.context, paths) as contexts:
-                    done, _ = converse(writer, scenarios, Toolbox(CallFormat.of(tokenizer), self.tools, contexts))
-                return np.array([succeeded(s.turns[-1], turns[-1]) for s, turns in zip(scenarios, done, strict=True)])
-            before = [scenario.model_copy(update={"turns": scenario.turns[:-1]}) for scenario in scenarios]
-            after = [scenario.model_copy(update={"turns": scenario.turns[-1:]}) for scenario in scenarios]
-            for part in (before, after):
+            parts = [scenarios]
+            if restart:
+                cuts = (slice(None, -1), slice(-1, None))
+                parts = [[s.model_copy(update={"turns": s.turns[cut]}) for s in scenarios] for cut in cuts]
+            for part in parts:
                 with _memories(self.context, paths) as contexts:
                     done, _ = converse(writer, part, Toolbox(CallFormat.of(tokenizer), self.tools, contexts))
         return np.array([succeeded(s.turns[-1], turns[-1]) for s, turns in zip(scenarios, done, strict=True)])

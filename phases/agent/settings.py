@@ -1,7 +1,8 @@
 """`agent.json`: what an agent is besides its weights. Chat, evaluation and serving obey it.
 
     settings = read_settings(checkpoint.path)
-    agent = open_agent(checkpoint.path, settings, memory=Path("memory.sqlite"))
+    tools = open_tools(settings.tools, own=())
+    with open_context(settings, tools, checkpoint.path / DOCUMENTS, Path("memory.sqlite"), "monday") as context: …
 
 Own tools are named with the SHA-256 of their file and never loaded from a checkpoint: opening somebody's agent must not
 run somebody's code. Whoever has the file gives it again.

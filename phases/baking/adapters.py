@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from phases.bitnet.tensors import ternary_names
 from phases.cognate.config import Adapter
@@ -78,8 +77,3 @@ class Adapted:
                 layer.merged_adapters.clear()
             self.body.model = self.peft.unload()
         self.body.model.requires_grad_(True)
-
-
-def parametrised(module: nn.Module) -> bool:
-    """Whether a module's weight trains through a lattice."""
-    return parametrize.is_parametrized(module, "weight")

@@ -81,8 +81,7 @@ class Lessons:
         generated = self.conversations.of("train", tuple(self.conversations.by_split["train"]))
         for one in (*generated, *self.traces.kept):
             prompt = self.prompt(one.scenario) if prompted else NO_PROMPT
-            tokens, ours = encode_chat(tokenizer, one.played.messages, prompt.tools, prompt.system)
-            encoded.append(Encoded(tokens, ours, [-1] * len(tokens)))
+            encoded.append(_encode(tokenizer, one, prompt))
         return encoded
 
     def others(self, tokenizer: Any, index: int, count: int) -> list[Encoded]:
@@ -95,8 +94,7 @@ class Lessons:
         found = []
         for one in spread(self.conversations.of("train", kinds), count):
             prompt = NO_PROMPT if one.scenario.kind in before else self.prompt(one.scenario)
-            tokens, ours = encode_chat(tokenizer, one.played.messages, prompt.tools, prompt.system)
-            found.append(Encoded(tokens, ours, [-1] * len(tokens)))
+            found.append(_encode(tokenizer, one, prompt))
         return found
 
     def rows(self, encoded: Sequence[Encoded], config: TrainingConfig, where: str, index: int = 0) -> BakingRows:
@@ -107,6 +105,12 @@ class Lessons:
         packed = pack_conversations([encoded[i] for i in order], length, pad, where)
         mixture = open_rehearsal(self.data, self.config.mix.model_dump(), seed + index, config.prompt_weight)
         return BakingRows(packed, mixture, self.config.rehearsal, seed + index, pad)
+
+
+def _encode(tokenizer: Any, one: Conversation, prompt: Prompt) -> Encoded:
+    """A conversation under a prompt, which no teacher has read."""
+    tokens, ours = encode_chat(tokenizer, one.played.messages, prompt.tools, prompt.system)
+    return Encoded(tokens, ours, [-1] * len(tokens))
 
 
 def spread(found: Sequence[Conversation], count: int) -> list[Conversation]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from phases.agent.calls import Call, Message
+from phases.agent.calls import Call, Message, Said
 from phases.agent.conversation import CallRecord, Turn, TurnLimits, run_call
 from phases.agent.tool import Tool, ToolContext
 from phases.strict import StrictModel
@@ -82,10 +82,7 @@ def play(scenario: Scenario, tools: Sequence[Tool], context: ToolContext, limits
             record = run_call(call, tools, context, (), limits)
             if record.verdict != "done":
                 return Played((), f"{gold.name}: {record.verdict}")
-            function = {"name": gold.name, "arguments": dict(gold.arguments)}
-            messages.append(
-                {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
-            )
+            messages.append(Said("", (call,)).message())
             messages.append({"role": "tool", "name": gold.name, "content": record.result})
             results.append(record.result)
         if results and not any(holds(result, turn.answer) for result in results):

@@ -16,7 +16,7 @@ from typing import Any
 from phases.agent.conversation import TurnLimits
 from phases.agent.tool import Tool, ToolContext
 from phases.baking.items import Conversation, own_memory
-from phases.baking.scenario import GoldCall, Scenario, ScriptedTurn, play
+from phases.baking.scenario import GoldCall, Scenario, ScriptedTurn, counted, play
 from phases.data.rows import read_rows
 from phases.errors import DataError
 
@@ -32,8 +32,7 @@ class Traces:
     @property
     def counts(self) -> dict[str, int]:
         """How many were kept, and how many were left out for which reason; empty when there were none."""
-        reasons = {reason: self.rejected.count(reason) for reason in sorted(set(self.rejected))}
-        return {"kept": len(self.kept), **reasons} if self.kept or self.rejected else {}
+        return {"kept": len(self.kept), **counted(self.rejected)} if self.kept or self.rejected else {}
 
 
 def read_traces(paths: Sequence[str], tools: Sequence[Tool], context: ToolContext, limits: TurnLimits) -> Traces:

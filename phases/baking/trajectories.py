@@ -9,7 +9,7 @@ kept: its last hidden states at the assistant's tokens are the teacher's distrib
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,7 +47,7 @@ class Drawn:
 
 
 def converse(
-    write: BatchWriter, scenarios: Sequence[Scenario], toolbox: Toolbox, on_turn: Callable[[int], None] | None = None
+    write: BatchWriter, scenarios: Sequence[Scenario], toolbox: Toolbox
 ) -> tuple[list[Done], list[list[Message]]]:
     """Go through all turns of all scenarios with the model; (its turns, whole conversations)."""
     done: list[Done] = [[] for _ in scenarios]
@@ -61,8 +61,6 @@ def converse(
         for i, turn in zip(going, turns, strict=True):
             done[i].append(turn)
             messages[i] += turn.messages
-        if on_turn is not None:
-            on_turn(number)
     return done, messages
 
 
