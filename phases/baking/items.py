@@ -17,7 +17,7 @@ from phases.agent.tool import Tool, ToolContext
 from phases.baking.config import BakingConfig
 from phases.baking.facts import fact_scenarios, told_name
 from phases.baking.questions import document_scenarios, python_scenarios, repeat_scenarios
-from phases.baking.scenario import Kind, Played, Scenario, ScriptedTurn, counted, play
+from phases.baking.scenario import Kind, Played, Scenario, ScriptedTurn, as_it_is, counted, play
 from phases.dataset import SPLITS, Split
 from phases.errors import ConfigError
 from phases.tasks.collect import apportion, seeded, split_by_content
@@ -165,20 +165,16 @@ def _draws(kind: Kind, config: BakingConfig, context: ToolContext, seed: int) ->
         each = [python_scenarios(task, number, seed) for task, number in zip(tasks, counts, strict=True)]
         for scenario in itertools.chain.from_iterable(itertools.zip_longest(*each)):
             if scenario is not None:
-                yield str(scenario.turns[0].calls[0].arguments), partial(_itself, scenario)
+                yield str(scenario.turns[0].calls[0].arguments), partial(as_it_is, scenario)
     elif kind == "memory":
         for scenario in fact_scenarios(talk, config.scenarios.distractors, config.persona.traits, seed):
-            yield told_name(scenario), partial(_itself, scenario)
+            yield told_name(scenario), partial(as_it_is, scenario)
     elif kind == "persona":
         yield from persona_scenarios(config.persona, seed)
     elif kind == "repeat":
         yield from repeat_scenarios(context.documents, seed)
     elif context.documents is not None:
         yield from document_scenarios(context.documents, kind, context, seed)
-
-
-def _itself(scenario: Scenario) -> Scenario:
-    return scenario
 
 
 def persona_scenarios(persona: Persona, seed: int) -> Iterator[Draw]:
@@ -194,4 +190,4 @@ def persona_scenarios(persona: Persona, seed: int) -> Iterator[Draw]:
             strengths = {trait: rng.choice(list(LEVELS)) if others else own for trait, own in persona.traits.items()}
             turn = ScriptedTurn(user=one.question, reply=answer_in_manner(one.base, strengths, rng))
             made = Scenario(kind="persona", task="small talk", turns=(turn,), traits=strengths)
-            yield one.question, partial(_itself, made)
+            yield one.question, partial(as_it_is, made)

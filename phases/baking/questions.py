@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue
 from phases.agent.documents import DocumentStore
 from phases.agent.tool import ToolContext, ToolError, built_in
 from phases.baking.facts import name_of
-from phases.baking.scenario import GoldCall, Kind, Scenario, ScriptedTurn
+from phases.baking.scenario import GoldCall, Kind, Scenario, ScriptedTurn, as_it_is
 from phases.errors import ConfigError
 from phases.strict import StrictModel
 from phases.tasks.collect import seeded
@@ -123,7 +123,7 @@ def repeat_scenarios(store: DocumentStore | None, seed: int) -> Iterator[tuple[s
         if text:
             turn = ScriptedTurn(user=f"repeat {text}", reply=text, answer=text)
             made = Scenario(kind="repeat", task="repeat", turns=(turn,))
-            yield text, lambda made=made: made  # type: ignore[misc]
+            yield text, partial(as_it_is, made)
 
 
 def _stretch(store: DocumentStore | None, rng: random.Random) -> str:

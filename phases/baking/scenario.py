@@ -106,6 +106,11 @@ def succeeded(turn: ScriptedTurn, done: Turn) -> bool:
     return done.ended == "said" and clean and holds(done.text, turn.answer)
 
 
+def as_it_is(scenario: Scenario) -> Scenario:
+    """The scenario: for draws that have nothing left to make."""
+    return scenario
+
+
 def counted(reasons: Sequence[str]) -> Mapping[str, int]:
     """How often each reason was given, sorted by name."""
     return {reason: list(reasons).count(reason) for reason in sorted(set(reasons))}
