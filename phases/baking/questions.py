@@ -24,11 +24,15 @@ from phases.tasks.reasoning import ReasoningTask, reasoning_draws
 ASKED = ("compute {}", "what is {}?", "work out {}", "calculate {}")
 """How a sum is asked for."""
 LOOK_UP, WEB = (
-    ("look up {}", "what do the documents say on {}?", "find {}"),
-    ("search the web for {}", "look online for {}"),
+    ('look up "{}"', 'what do the documents say on "{}"?', 'find "{}"'),
+    ('search the web for "{}"', 'look online for "{}"'),
 )
+"""How words are asked for. In quotes, as in the call: a word after a space is another token than one after a quote, and
+what a small model can do is copy tokens (docs/log.md)."""
 ANSWER_CHARS = 16
 """Characters of an answer that is read off a document."""
+REPEATED_WORDS = 8
+"""Most words of an exercise in copying."""
 
 
 class PythonTask(StrictModel):
@@ -121,25 +125,30 @@ def repeat_scenarios(store: DocumentStore | None, seed: int) -> Iterator[tuple[s
     while True:
         text = _stretch(store, rng)
         if text:
-            turn = ScriptedTurn(user=f"repeat {text}", reply=text, answer=text)
+            turn = ScriptedTurn(user=f'repeat "{text}"', reply=text, answer=text)
             made = Scenario(kind="repeat", task="repeat", turns=(turn,))
             yield text, partial(as_it_is, made)
 
 
 def _stretch(store: DocumentStore | None, rng: random.Random) -> str:
+    """Sums, names, or words that do not belong together: of a sentence a model would guess the next word."""
     kind = rng.random()
-    if kind < 0.2 or store is None:
+    if kind < 0.15 or store is None:
         signs = rng.choices("+-*", k=rng.randint(1, 3))
         return "".join(f"{rng.randrange(10 ** rng.randint(1, 4))}{sign}" for sign in signs) + str(rng.randrange(1000))
-    if kind < 0.55:
-        return " ".join(name_of(rng) for _ in range(rng.randint(1, 2)))
-    words = store.chunk(rng.randrange(store.count)).text.split()
-    at = rng.randrange(len(words)) if words else 0
-    return " ".join(words[at : at + rng.randint(1, 3)])[:24].strip()
+    if kind < 0.4:
+        return " ".join(name_of(rng) for _ in range(rng.randint(1, 4)))
+    return " ".join(filter(None, (_word(store, rng) for _ in range(rng.randint(1, REPEATED_WORDS)))))
+
+
+def _word(store: DocumentStore, rng: random.Random) -> str:
+    """Some word of some chunk; empty where the chunk has none that is short and has no quotes."""
+    words = re.findall(r"(?<!\S)[^\s\"\\]{1,16}(?!\S)", store.chunk(rng.randrange(store.count)).text)
+    return rng.choice(words) if words else ""
 
 
 def _retrieve(subject: str, rest: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:
-    """Ask for the words that a chunk begins with; the answer is what follows them there."""
+    """Ask for the words that a chunk begins with: its beginning is quoted, and what follows them is the answer."""
     result = _result("retrieve", subject, context)
     if result is None or not result.startswith(subject):
         return None  # another chunk wins
@@ -147,11 +156,12 @@ def _retrieve(subject: str, rest: str, context: ToolContext, rng: random.Random)
     if not _is_prose(answer) or not rest:
         return None
     call = GoldCall(name="retrieve", arguments={"query": subject})
-    return ScriptedTurn(user=rng.choice(LOOK_UP).format(subject), calls=(call,), reply=answer, answer=answer)
+    quoted = result[: result.index(answer, len(subject)) + len(answer)]
+    return ScriptedTurn(user=rng.choice(LOOK_UP).format(subject), calls=(call,), reply=quoted, answer=answer)
 
 
 def _search(subject: str, rest: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:
-    """Ask an engine for the words that a chunk begins with; the answer is how the title of its first hit begins."""
+    """Ask an engine for the words that a chunk begins with: the first hit is said, and its title is the answer."""
     result = _result("search", subject, context)
     first = re.match(r"1\. ([^:()\n]{3,40}):", result or "")
     if first is None:
@@ -160,7 +170,7 @@ def _search(subject: str, rest: str, context: ToolContext, rng: random.Random) -
     if not _is_prose(title):
         return None
     call = GoldCall(name="search", arguments={"query": subject})
-    return ScriptedTurn(user=rng.choice(WEB).format(subject), calls=(call,), reply=title, answer=title)
+    return ScriptedTurn(user=rng.choice(WEB).format(subject), calls=(call,), reply=f"1. {title}", answer=title)
 
 
 def _is_prose(text: str) -> bool:

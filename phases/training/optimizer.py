@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from phases.training.config import TrainingConfig
+from phases.training.muon import Muon
 
 
 def build_optimizers(model: torch.nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
@@ -28,7 +29,7 @@ def build_optimizers(model: torch.nn.Module, config: TrainingConfig) -> list[tor
         optimizers.append(torch.optim.AdamW(kept, lr=rate, betas=(0.9, 0.95), fused=True))
     if inner:
         matrices = [p for n, p in named if n in inner]
-        optimizers.append(torch.optim.Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay))
+        optimizers.append(Muon(matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay))
     for group in (g for o in optimizers for g in o.param_groups):
         group["peak"] = group["lr"]
     return optimizers
