@@ -4,10 +4,10 @@
     X ← U / ‖U‖_F,               X ← a X + (b A + c A²) X  with A = X Xᵀ, five times
     W ← (1 − lr · decay) W − lr · √max(1, rows/columns) · X
 
-The same rule as `torch.optim.Muon`, which iterates in bfloat16 wherever it runs. A processor without bfloat16 arithmetic
-takes twenty times as long for that (two thirds of a training step), and its rounding makes two machines, or one process
-and two, drift apart. Here the iteration has float32 on a CPU and bfloat16 on a GPU, and matrices of one shape are iterated
-together.
+The same rule as `torch.optim.Muon`, which iterates in bfloat16 wherever it runs. A processor without bfloat16
+arithmetic takes twenty times as long for that (two thirds of a training step), and its rounding makes two machines, or
+one process and two, drift apart. Here the iteration has float32 on a CPU and bfloat16 on a GPU, and matrices of one
+shape are iterated together.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,7 +30,7 @@ class Muon(torch.optim.Optimizer):
             raise ValueError(f"Muon is for matrices, not for a parameter of shape {wrong[0]}")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; parameters without a gradient stay as they are."""
         loss = None
         if closure is not None:
