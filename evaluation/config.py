@@ -18,6 +18,8 @@ class EvaluationConfig(StrictModel):
     """Items of reasoning and of memory; empty: all."""
     choices: int | None = Field(64, ge=2)
     """Multiple-choice items, each as costly as its choices' number of texts; empty: all."""
+    copies: int | None = Field(128, ge=2)
+    """Copying items, where the data has any; empty: all."""
     blocks: int | None = Field(128, ge=2)
     """Text blocks, evenly spread over the split; empty: all."""
     batch: int = Field(64, ge=1)

@@ -2,8 +2,9 @@
 
     forge evaluate CHECKPOINT --data DIR --thoughts on
 
-Bits per byte and perplexity at full and at half depth, exact match, recall, half-depth accuracy, multiple choice. With
-thoughts all of them are measured on the thinking model but those at half depth: a thought needs all layers.
+Bits per byte and perplexity at full and at half depth, exact match, recall, half-depth accuracy, copying, multiple
+choice. With thoughts all of them are measured on the thinking model but those at half depth: a thought needs all
+layers.
 """
 
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ import numpy as np
 from evaluation.choice import Choices, multiple_choice
 from evaluation.config import EvaluationConfig
 from evaluation.floors import chance, copy_chance, fit_bigram, floor_losses, majority_right
+from evaluation.generation import exact_match
 from evaluation.judgement import Judgement, Table
 from evaluation.language import depth_losses
-from evaluation.metric import Metric, mean_metric
+from evaluation.metric import Metric, Values, mean_metric
 from evaluation.ratio import BlockLosses, bits_per_byte, perplexity
 from evaluation.specialities import (
     NAMES,
@@ -48,6 +50,8 @@ class Measured:
     """At half depth, without thoughts."""
     scores: Scores
     choices: Choices | None
+    copied: Values | None
+    """Whether each copying item was said again without a mistake; None when the data has none."""
 
     @property
     def not_finite(self) -> int:
@@ -68,12 +72,13 @@ def measure(model: Any, tokenizer: Any, units: Units, config: EvaluationConfig) 
     text, half = depth_losses(plain, units.text_NT, units.bytes_N, (layers, max(1, layers // 2)))
     if model is not plain:
         text = thinking_losses(model, units.text_NT, units.bytes_N)
-    choice = units.items["choice"]
+    choice, copying = units.items["choice"], units.items["copying"]
     return Measured(
         text=text,
         half=half,
         scores=speciality_scores(model, tokenizer, units, config.batch),
         choices=multiple_choice(model, tokenizer, choice, config.batch) if choice else None,
+        copied=exact_match(model, tokenizer, copying, config.batch).right_N if copying else None,
     )
 
 
@@ -83,6 +88,8 @@ def model_metrics(model: str, ours: Measured, split: str, parent: Measured | Non
     if ours.choices is not None:
         metrics.append(mean_metric(f"{model}/choice_accuracy", split, ours.choices.right_N))
         metrics.append(mean_metric(f"{model}/choice_accuracy_sum", split, ours.choices.right_sum_N))
+    if ours.copied is not None:
+        metrics.append(mean_metric(f"{model}/copying_exact_match", split, ours.copied))
     if parent is None:
         return metrics
     before = {metric.name: metric.value for metric in model_metrics(model, parent, split)}

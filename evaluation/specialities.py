@@ -43,7 +43,7 @@ class Units:
 
     split: str
     items: dict[str, list[Item]]
-    """`reasoning`, `memory`, and `choice` where there is any."""
+    """`reasoning`, `memory`, and `choice` and `copying` where there are any."""
     text_NT: torch.Tensor
     bytes_N: npt.NDArray[np.float64]
 
@@ -52,10 +52,11 @@ def held_out(data: Dataset, config: EvaluationConfig) -> Units:
     """The units of the judged split. Raises `DataError` when a speciality has fewer than two items."""
     text_NT, bytes_N = text_blocks(data, config.split, config.blocks)
     items = {}
-    for name in ("reasoning", "memory", "choice"):
+    wanted = {"reasoning": config.items, "memory": config.items, "choice": config.choices, "copying": config.copies}
+    for name, most in wanted.items():
         every = data.items(config.split, name)
-        items[name] = [every[i] for i in spread(len(every), config.choices if name == "choice" else config.items)]
-        if name != "choice" and len(items[name]) < 2:
+        items[name] = [every[i] for i in spread(len(every), most)]
+        if name in NAMES and len(items[name]) < 2:
             raise DataError(
                 f"{data.path}: the {config.split} split has {len(items[name])} {name} items, at least 2 are needed; "
                 "prepare more in data.tasks"

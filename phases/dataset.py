@@ -4,7 +4,7 @@ Written by `phases.data.prepare`, read by every phase and by the evaluation. Lay
 
     data.json                       the card: sources, licences, tokens, leakage, file hashes, digest
     tokenizer/                      an HF tokenizer
-    blocks/<split>.<stream>.npy     (N, T+1) uint16 or uint32 token ids; stream = text, reasoning or memory
+    blocks/<split>.<stream>.npy     (N, T+1) uint16 or uint32 token ids; stream = text, reasoning, memory or copying
     blocks/<split>.<stream>.mask.npy  (N, T+1) uint8: 1 where the token is to be predicted at full weight
     blocks/<split>.text.bytes.npy   (N,) int64: UTF-8 bytes of the T predicted tokens of each text block
     items/<split>.jsonl             one `Item` a line, all tasks together

@@ -47,9 +47,7 @@ class ScenariosConfig(StrictModel):
         PythonTask(name="chain_sum", params={"min_terms": 2, "max_terms": 3, "min_digits": 3, "max_digits": 4}),
     )
     """Generators whose questions are answered by running Python."""
-    train: dict[Kind, int] = Field(
-        {"python": 600, "retrieve": 500, "search": 200, "memory": 500, "persona": 400, "repeat": 2500}
-    )
+    train: dict[Kind, int] = Field({"python": 600, "retrieve": 500, "search": 200, "memory": 500, "persona": 400})
     """Conversations to learn from, by kind; 0 leaves a kind out."""
     held_out: int = Field(48, ge=2)
     """Conversations of each kind in validation and in test, each."""
@@ -119,7 +117,7 @@ class BakingConfig(PhaseConfig):
     """All bakes together."""
     rehearsal: float = Field(0.25, ge=0, lt=1)
     """Share of the rows that are the data's own, so that nothing is forgotten."""
-    mix: Mix = Mix(text=0.5, reasoning=0.4, memory=0.1)
+    mix: Mix = Mix(text=0.5, reasoning=0.25, memory=0.1, copying=0.15)
     """Shares of the streams in those rows."""
     row_tokens: int | None = Field(None, ge=32)
     """Tokens of a row of conversations; empty: as the data's rows."""

@@ -16,7 +16,7 @@ from phases.agent.persona import LEVELS, Persona, answer_in_manner, small_talk
 from phases.agent.tool import Tool, ToolContext
 from phases.baking.config import BakingConfig
 from phases.baking.facts import fact_scenarios, told_name
-from phases.baking.questions import document_scenarios, python_scenarios, repeat_scenarios
+from phases.baking.questions import document_scenarios, python_scenarios
 from phases.baking.scenario import Kind, Played, Scenario, ScriptedTurn, as_it_is, counted, play
 from phases.dataset import SPLITS, Split
 from phases.errors import ConfigError
@@ -94,7 +94,6 @@ NEEDED: Mapping[Kind, tuple[str, ...]] = {
     "search": ("search",),
     "memory": ("remember", "recall"),
     "persona": (),
-    "repeat": (),
 }
 
 
@@ -171,8 +170,6 @@ def _draws(kind: Kind, config: BakingConfig, context: ToolContext, seed: int) ->
             yield told_name(scenario), partial(as_it_is, scenario)
     elif kind == "persona":
         yield from persona_scenarios(config.persona, seed)
-    elif kind == "repeat":
-        yield from repeat_scenarios(context.documents, seed)
     elif context.documents is not None:
         yield from document_scenarios(context.documents, kind, context, seed)
 

@@ -14,8 +14,7 @@ from pydantic import Field, JsonValue
 
 from phases.agent.documents import DocumentStore
 from phases.agent.tool import ToolContext, ToolError, built_in
-from phases.baking.facts import name_of
-from phases.baking.scenario import GoldCall, Kind, Scenario, ScriptedTurn, as_it_is
+from phases.baking.scenario import GoldCall, Kind, Scenario, ScriptedTurn
 from phases.errors import ConfigError
 from phases.strict import StrictModel
 from phases.tasks.collect import seeded
@@ -31,8 +30,6 @@ LOOK_UP, WEB = (
 what a small model can do is copy tokens (docs/log.md)."""
 ANSWER_CHARS = 16
 """Characters of an answer that is read off a document."""
-REPEATED_WORDS = 8
-"""Most words of an exercise in copying."""
 
 
 class PythonTask(StrictModel):
@@ -113,38 +110,6 @@ Asking = Callable[[str, str, ToolContext, random.Random], ScriptedTurn | None]
 def _scenario(kind: Kind, ask: Asking, subject: str, rest: str, context: ToolContext, seed: int) -> Scenario | None:
     turn = ask(subject, rest, context, seeded(seed, kind, subject))
     return None if turn is None else Scenario(kind=kind, task=kind, turns=(turn,))
-
-
-def repeat_scenarios(store: DocumentStore | None, seed: int) -> Iterator[tuple[str, Callable[[], Scenario | None]]]:
-    """Endless exercises in copying: sums, names and stretches of the documents, to be said again word by word.
-
-    An argument of a call is a copy of what was asked for, and an answer one of what came back: what a small model finds
-    hardest. Here every token is a copy.
-    """
-    rng = seeded(seed, "repeat")
-    while True:
-        text = _stretch(store, rng)
-        if text:
-            turn = ScriptedTurn(user=f'repeat "{text}"', reply=text, answer=text)
-            made = Scenario(kind="repeat", task="repeat", turns=(turn,))
-            yield text, partial(as_it_is, made)
-
-
-def _stretch(store: DocumentStore | None, rng: random.Random) -> str:
-    """Sums, names, or words that do not belong together: of a sentence a model would guess the next word."""
-    kind = rng.random()
-    if kind < 0.15 or store is None:
-        signs = rng.choices("+-*", k=rng.randint(1, 3))
-        return "".join(f"{rng.randrange(10 ** rng.randint(1, 4))}{sign}" for sign in signs) + str(rng.randrange(1000))
-    if kind < 0.4:
-        return " ".join(name_of(rng) for _ in range(rng.randint(1, 4)))
-    return " ".join(filter(None, (_word(store, rng) for _ in range(rng.randint(1, REPEATED_WORDS)))))
-
-
-def _word(store: DocumentStore, rng: random.Random) -> str:
-    """Some word of some chunk; empty where the chunk has none that is short and has no quotes."""
-    words = re.findall(r"(?<!\S)[^\s\"\\]{1,16}(?!\S)", store.chunk(rng.randrange(store.count)).text)
-    return rng.choice(words) if words else ""
 
 
 def _retrieve(subject: str, rest: str, context: ToolContext, rng: random.Random) -> ScriptedTurn | None:

@@ -17,7 +17,7 @@ from phases.agent.conversation import CallRecord, Turn, TurnLimits, run_call
 from phases.agent.tool import Tool, ToolContext
 from phases.strict import StrictModel
 
-Kind = Literal["python", "retrieve", "search", "memory", "persona", "repeat", "own"]
+Kind = Literal["python", "retrieve", "search", "memory", "persona", "own"]
 TOOL_KINDS: tuple[Kind, ...] = ("python", "retrieve", "search", "memory")
 """Kinds in which tools are due."""
 

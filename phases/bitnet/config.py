@@ -41,7 +41,7 @@ class BitnetConfig(PhaseConfig):
     """Share of the steps in which the strength of the quantisation rises from 0 to 1. A ternary parent has none."""
     training: TrainingConfig = TrainingConfig(steps=180, learning_rate=0.002, matrix_learning_rate=0.005, decay=0.6)
     """Training of the ternary model and of each control."""
-    mix: Mix = Mix(text=0.6, reasoning=0.3, memory=0.1)
+    mix: Mix = Mix(text=0.5, reasoning=0.25, memory=0.1, copying=0.15)
     """Shares of the token streams, the same for the controls."""
     layout: Literal["trits", "2bit"] = "trits"
     """The packed file's ternary codes: five in a byte (1.6 bits a weight), or four in a byte, which unpack faster."""

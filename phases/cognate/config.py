@@ -22,11 +22,13 @@ class Mix(StrictModel):
     """Tasks with verifiable answers."""
     memory: float = Field(0.0, ge=0)
     """Associative recall and needles."""
+    copying: float = Field(0.0, ge=0)
+    """Words to be said again."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> "Mix":
-        if self.text + self.reasoning + self.memory <= 0:
-            raise ValueError("at least one of text, reasoning, memory must be above 0")
+        if self.text + self.reasoning + self.memory + self.copying <= 0:
+            raise ValueError("at least one of text, reasoning, memory, copying must be above 0")
         return self
 
 
@@ -67,13 +69,13 @@ class CognateConfig(PhaseConfig):
     """Training of the trunk."""
     branch: TrainingConfig = TrainingConfig(steps=180, learning_rate=0.0015, matrix_learning_rate=0.0075, decay=0.8)
     """Training of each branch and of the control: equal budgets."""
-    trunk_mix: Mix = Mix(text=0.72, reasoning=0.25, memory=0.03)
+    trunk_mix: Mix = Mix(text=0.575, reasoning=0.2, memory=0.025, copying=0.2)
     """The common mix, of the trunk and of the control."""
-    reasoning_mix: Mix = Mix(text=0.3, reasoning=0.7)
+    reasoning_mix: Mix = Mix(text=0.25, reasoning=0.65, copying=0.1)
     """The mix of the reasoning branch."""
-    memory_mix: Mix = Mix(text=0.15, reasoning=0.05, memory=0.8)
+    memory_mix: Mix = Mix(text=0.15, reasoning=0.05, memory=0.5, copying=0.3)
     """The mix of the memory branch."""
-    adaptive_mix: Mix = Mix(text=0.8, reasoning=0.2)
+    adaptive_mix: Mix = Mix(text=0.7, reasoning=0.2, copying=0.1)
     """The mix of the adaptive branch."""
     layer_skip: LayerSkip = LayerSkip()
     """How the adaptive branch learns to exit early."""

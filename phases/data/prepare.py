@@ -139,7 +139,7 @@ def _pack(config: DataConfig, tokenizer: Any, texts: dict[Split, list[str]], ite
                 f"data: the {split} split has less text than one row of {config.block_tokens} tokens; "
                 "add text or lower data.block_tokens"
             )
-        for stream in ("reasoning", "memory"):
+        for stream in ("reasoning", "memory", "copying"):
             chosen = [item for item in items[split] if item.speciality == stream]
             if chosen:
                 rows = streams[f"{split}.{stream}"] = pack_items(tokenizer, chosen, config.block_tokens)

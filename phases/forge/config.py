@@ -197,7 +197,7 @@ class ForgeTrainingConfig(PhaseConfig):
     """Filtering the gradients."""
     training: TrainingConfig = TrainingConfig(steps=260, optimizer="adamw", learning_rate=0.0005)
     """Optimizer, batch, precision, and all stages' steps; `warmup`, `decay` and `final_rate` give way to theirs."""
-    mix: Mix = Mix(text=0.5, reasoning=0.4, memory=0.1)
+    mix: Mix = Mix(text=0.5, reasoning=0.3, memory=0.1, copying=0.1)
     """Shares of the token streams, the same for the control."""
     validation_items: int = Field(32, ge=8)
     """Validation items of each task that a stage is measured on as it begins and ends."""

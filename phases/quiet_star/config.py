@@ -70,7 +70,7 @@ class QuietStarConfig(PhaseConfig):
     without what the thought says."""
     training: TrainingConfig = TrainingConfig(steps=120, learning_rate=0.0006, matrix_learning_rate=0.003, decay=0.6)
     """Training of the thinking model and of each control."""
-    mix: Mix = Mix(text=0.6, reasoning=0.3, memory=0.1)
+    mix: Mix = Mix(text=0.55, reasoning=0.25, memory=0.1, copying=0.1)
     """Shares of the token streams, the same for the controls."""
     checkpointing: bool = False
     """Compute the activations of the thoughts again in the backward pass: less memory, about a third more time."""

@@ -4,6 +4,7 @@ from pydantic import Field
 
 from phases.strict import StrictModel
 from phases.tasks.choice import ChoiceConfig
+from phases.tasks.copying import CopyingConfig
 from phases.tasks.files import TaskFile
 from phases.tasks.needle import NeedleConfig
 from phases.tasks.reasoning import DEFAULT_REASONING, ReasoningTask
@@ -19,6 +20,8 @@ class TasksConfig(StrictModel):
     """Key-value recall."""
     needle: NeedleConfig = NeedleConfig()
     """A fact hidden in real text."""
+    copying: CopyingConfig = CopyingConfig()
+    """Words to be said again."""
     choice: ChoiceConfig = ChoiceConfig()
     """Four-way cloze on held-out text."""
     files: tuple[TaskFile, ...] = ()
@@ -27,6 +30,8 @@ class TasksConfig(StrictModel):
     """Generated reasoning items to train on, over all generators."""
     memory_train_items: int = Field(20_000, ge=0)
     """Generated memory items to train on, recall and needles together."""
+    copying_train_items: int = Field(6_000, ge=0)
+    """Generated copying items to train on."""
     validation_items: int = Field(512, ge=0)
     """Generated validation items of each speciality."""
     test_items: int = Field(512, ge=0)

@@ -1,4 +1,4 @@
-"""All task items of a run: reasoning, memory, choice and the user's files, in splits that share no question.
+"""All task items of a run: reasoning, memory, copying, choice and the user's files, in splits that share no question.
 
 The order within a split is shuffled, so that any prefix of it is a fair sample of all tasks. About 2 s for the
 default counts on one core.
@@ -11,6 +11,7 @@ from phases.errors import ConfigError
 from phases.tasks.choice import choice_items
 from phases.tasks.collect import Counts, Items, apportion, require_enough, seeded, without_shared
 from phases.tasks.config import TasksConfig
+from phases.tasks.copying import copying_items
 from phases.tasks.files import file_items
 from phases.tasks.item import Item
 from phases.tasks.needle import needle_items
@@ -27,6 +28,7 @@ def make_items(config: TasksConfig, passages: Mapping[Split, Sequence[str]], see
     made = [
         *_reasoning(config, seed),
         *_memory(config, passages, seed),
+        *_copying(config, passages, seed),
         choice_items(config.choice, passages, config.choice_items, seed),
         *(file_items(file) for file in config.files),
     ]
@@ -67,4 +69,14 @@ def _memory(config: TasksConfig, passages: Mapping[Split, Sequence[str]], seed: 
         "needle": needle_items(config.needle, passages, needles, seed),
     }
     require_enough("tasks.memory", wanted, got)
+    return list(got.values())
+
+
+def _copying(config: TasksConfig, passages: Mapping[Split, Sequence[str]], seed: int) -> list[Items]:
+    """Copying items; none at all, held out neither, when there are none to train on."""
+    if not config.copying_train_items:
+        return []
+    wanted = _counts(config, config.copying_train_items)
+    got = {"copy": copying_items(config.copying, passages, wanted, seed)}
+    require_enough("tasks.copying", wanted, got)
     return list(got.values())

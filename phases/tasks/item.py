@@ -19,7 +19,7 @@ class Item(StrictModel):
     task: str
     """Name of the generator or file it came from, e.g. `chain_sum` or `recall`."""
     speciality: str
-    """What it measures: `reasoning`, `memory`, or `choice`."""
+    """What it measures: `reasoning`, `memory`, `copying` or `choice`."""
     prompt: str
     answer: str
     steps: str = ""

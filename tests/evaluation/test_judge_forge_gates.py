@@ -73,7 +73,7 @@ class Judging:
             "memory": 30,
         }
         blocks = BlockLosses(np.resize(figures.text, 40).astype(float), np.full(40, 10.0), 24)
-        return Measured(text=blocks, half=blocks, scores=scores, choices=None)
+        return Measured(text=blocks, half=blocks, scores=scores, choices=None, copied=None)
 
 
 def save(family: Checkpoint, world: Dataset, root: Path, spent: dict[str, float]) -> Checkpoint:

@@ -28,7 +28,7 @@ def measured(reasoning: Any, memory: Any, nats: Any = (1.0, 1.0), choices: Any =
     blocks = BlockLosses(np.array(nats, dtype=np.float64), np.ones(len(nats)), 8)
     found = None if choices is None else Choices(np.array(choices, dtype=bool), np.zeros(len(choices), dtype=bool))
     scores = {"reasoning": np.array(reasoning), "memory": np.array(memory), "adaptive": np.full(2, math.nan)}
-    return Measured(text=blocks, half=blocks, scores=scores, choices=found)
+    return Measured(text=blocks, half=blocks, scores=scores, choices=found, copied=None)
 
 
 def units(reasoning: str = "aa", memory: str = "rr", choice: str = "") -> Units:
@@ -163,7 +163,7 @@ def test_a_single_task_is_lost_beyond_its_error() -> None:
     assert lost_tasks(found, ours, parent, 0.95, 0.4) == ["a", "r", "c"]
     assert lost_tasks(found, ours, parent, 0.95, 0.6) == ["r", "c"]
     assert lost_tasks(found, ours, parent, 0.95, 0.9) == ["r"]
-    without = [Measured(m.text, m.half, m.scores, None) for m in (ours, parent)]
+    without = [Measured(m.text, m.half, m.scores, None, None) for m in (ours, parent)]
     assert lost_tasks(found, ours, without[1], 0.95, 0.6) == lost_tasks(found, *without, 0.95, 0.6) == ["r"]
     assert lost_tasks(found, parent, ours, 0.95, 0.0) == [] == lost_tasks(found, parent, parent, 1.0, 0.0)
 

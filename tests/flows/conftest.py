@@ -66,6 +66,8 @@ def tiny_settings(text: Path) -> dict[str, Any]:
                 "needle": {"share": 0.0},
                 "reasoning_train_items": 60,
                 "memory_train_items": 60,
+                "copying": {"words": 1},
+                "copying_train_items": 30,
                 "validation_items": 8,
                 "test_items": 8,
                 "choice_items": 0,

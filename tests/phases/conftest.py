@@ -34,7 +34,8 @@ VOCABULARY = 257
 GENERATORS = {
     "reasoning": [{"name": "chain_sum", "params": {"min_digits": 1, "max_digits": 1, "min_terms": 2, "max_terms": 3}}],
     **{"recall": {"pairs": [2], "max_queries": 1}, "needle": {"share": 0.0}, "choice_items": 0},
-    **dict.fromkeys(("reasoning_train_items", "memory_train_items"), 40),
+    "copying": {"words": 1},
+    **dict.fromkeys(("reasoning_train_items", "memory_train_items", "copying_train_items"), 40),
     **dict.fromkeys(("validation_items", "test_items"), 20),
 }
 ROW = 64
@@ -66,7 +67,7 @@ def fill(path: Path, rows: int = 40) -> None:
     (path / "blocks").mkdir(parents=True)
     (path / "items").mkdir()
     for number, split in enumerate(SPLITS):
-        for stream in ("text", "reasoning", "memory"):
+        for stream in ("text", "reasoning", "memory", "copying"):
             base = generator.integers(1, VOCABULARY, size=(rows, 7))
             tokens = np.tile(base, 6)[:, : BLOCK + 1].astype(np.uint16)
             mask = np.ones_like(tokens, dtype=np.uint8)
@@ -101,7 +102,7 @@ def make_task_data(
             (path / "items" / f"{split}.jsonl").write_text("".join(i.model_dump_json() + "\n" for i in items[split]))
             text = np.tile(tiny_data.blocks(split, "text")[:, :7], 10)[:, : row + 1]
             arrays = {"text": text, "text.mask": np.ones_like(text, dtype=np.uint8)}
-            for name in ("reasoning", "memory"):
+            for name in ("reasoning", "memory", "copying"):
                 packed = pack_items(tiny_data.tokenizer, [i for i in items[split] if i.speciality == name], row)
                 arrays |= {name: packed.tokens_NT, f"{name}.mask": packed.mask_NT}
             for name, array in arrays.items():

@@ -25,7 +25,7 @@ from phases.errors import CheckpointError, ConfigError
 
 STEP = {"steps": 2, "batch_rows": 2, "precision": "fp32"}
 SMALL = {
-    "scenarios": {"train": {"python": 6, "memory": 4, "persona": 6, "repeat": 4}, "held_out": 2, "distractors": [0]},
+    "scenarios": {"train": {"python": 6, "memory": 4, "persona": 6}, "held_out": 2, "distractors": [0]},
     "tools": {"names": ["python", "remember", "recall"], "limits": {"new_tokens": 8}},
     "teaching": STEP,
     "training": {**STEP, "steps": 4},

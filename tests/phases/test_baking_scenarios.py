@@ -22,7 +22,7 @@ from phases.dataset import SPLITS
 from phases.errors import ConfigError
 
 TOOLS = tuple(built_in(name) for name in BUILT_IN)
-TRAIN = {"python": 12, "retrieve": 12, "search": 6, "memory": 8, "persona": 12, "repeat": 10}
+TRAIN = {"python": 12, "retrieve": 12, "search": 6, "memory": 8, "persona": 12}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_an_unknown_generator_is_named() -> None:
 def test_a_kind_whose_tools_are_missing_is_left_out(context: ToolContext) -> None:
     tools = tuple(built_in(name) for name in ("python",))
     made = make_conversations(config(), tools, context, 3)
-    assert set(made.by_split["train"]) == {"python", "persona", "repeat"}
+    assert set(made.by_split["train"]) == {"python", "persona"}
 
 
 @pytest.mark.parametrize(
@@ -185,4 +185,4 @@ def test_a_kind_of_which_there_is_too_little_is_left_out_and_counted(tmp_path: P
         made = make_conversations(config(), TOOLS[1:2], ToolContext(store, memory), 0)
         assert made.rejected["retrieve"] == {"too few for every split": 0} and "retrieve" not in made.by_split["train"]
         with pytest.raises(ConfigError, match="no kind has enough conversations"):
-            make_conversations(config(train={**TRAIN, "persona": 0, "repeat": 0}), TOOLS[1:2], ToolContext(store), 0)
+            make_conversations(config(train={**TRAIN, "persona": 0}), TOOLS[1:2], ToolContext(store), 0)
