@@ -22,6 +22,10 @@ _OWN_ORDER = 2_000_000_011
 """Rehearsal draws rows in an order of its own: earlier phases have seen the beginnings of theirs."""
 _ORDER = 22
 """Stream of random numbers."""
+SCAFFOLD = 0.1
+"""Weight of a token of the assistant that never comes otherwise."""
+_BEFORE, _OFTEN = 3, 20
+"""Tokens that decide what comes next, and how often they must have been seen."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,44 @@ def pack_conversations(encoded: Sequence[Encoded], length: int, pad: int, where:
         used += len(one.tokens)
     tokens_NT = np.full((len(rows), length + 1), pad, dtype=np.int64)
     ours_NT = np.zeros((len(rows), length + 1), dtype=np.float32)
+    weights = _weights(fitting)
+    weighed = {id(one): weight for one, weight in zip(fitting, weights, strict=True)}
     marks_NT = np.full((len(rows), length + 1), -1, dtype=np.int64)
     for i, row in enumerate(rows):
         used = sum(len(one.tokens) for one in row)
         tokens_NT[i, :used] = [token for one in row for token in one.tokens]
-        ours_NT[i, :used] = [ours for one in row for ours in one.ours]
+        ours_NT[i, :used] = [weight for one in row for weight in weighed[id(one)]]
         marks_NT[i, :used] = [mark for one in row for mark in one.marks]
     weight_NT = ours_NT[:, 1:] / ours_NT[:, 1:].sum(1, keepdims=True)
     return PackedRows(tokens_NT, weight_NT, marks_NT[:, 1:], len(encoded) - len(fitting))
+
+
+def _weights(encoded: Sequence[Encoded]) -> list[list[float]]:
+    """For each conversation the weight of each token: 0 where the assistant does not write, `SCAFFOLD` where nothing is
+    left to learn.
+
+    Most of a call is the same in every call: what its three tokens before always led to, in so many places, is known
+    after a few steps, and its share of a row would be taken from what is to be copied. How a turn begins always counts.
+    """
+    after: dict[tuple[int, ...], dict[int, int]] = {}
+    for one in encoded:
+        for i in _inside(one):
+            found = after.setdefault(tuple(one.tokens[i - _BEFORE : i]), {})
+            found[one.tokens[i]] = found.get(one.tokens[i], 0) + 1
+    known = {context for context, found in after.items() if len(found) == 1 and sum(found.values()) >= _OFTEN}
+    weights = []
+    for one in encoded:
+        weight = [float(ours) for ours in one.ours]
+        for i in _inside(one):
+            if tuple(one.tokens[i - _BEFORE : i]) in known:
+                weight[i] = SCAFFOLD
+        weights.append(weight)
+    return weights
+
+
+def _inside(one: Encoded) -> list[int]:
+    """The assistant's tokens but the first of each turn."""
+    return [i for i in range(_BEFORE, len(one.tokens)) if one.ours[i] and one.ours[i - 1]]
 
 
 class BakingRows:

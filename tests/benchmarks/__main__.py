@@ -1,6 +1,6 @@
 """`make bench`: every benchmark as a table on the terminal and JSON in `checkpoints/bench.json`.
 
-    python -m tests.benchmarks [--pairs 5] [--only training,merging,overhead,thoughts,ternary]
+    python -m tests.benchmarks [--pairs 5] [--only training,muon,merging,overhead,thoughts,ternary]
 
 Run it on a quiet machine: it takes about 30 minutes on two cores.
 """
@@ -21,12 +21,12 @@ def main() -> None:
     """Run the chosen benchmarks and write their figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--only", default="training,merging,overhead,thoughts,ternary")
+    parser.add_argument("--only", default="training,muon,merging,overhead,thoughts,ternary")
     arguments = parser.parse_args()
     chosen = set(arguments.only.split(","))
     settle_environment()
     warnings.simplefilter("ignore")
-    from tests.benchmarks import inputs, merging, overhead, ternary_decode, ternary_matmul, thoughts, training
+    from tests.benchmarks import inputs, merging, muon, overhead, ternary_decode, ternary_matmul, thoughts, training
     from tests.benchmarks.pairs import Comparison, as_json, table
 
     rows: list[Comparison] = []
@@ -35,6 +35,8 @@ def main() -> None:
         small, large = inputs.data(2048, 256), inputs.data(8192, 256)
         rows.append(training.run(small, "embedded", 20, 16, "fp32", arguments.pairs))
         rows.append(training.run(large, "25m", 3, 8, "bf16", arguments.pairs))
+    if "muon" in chosen:
+        rows += [muon.run("embedded", 10, arguments.pairs), muon.run("25m", 1, arguments.pairs)]
     if "merging" in chosen:
         rows.append(merging.run(inputs.family(), arguments.pairs))
     if "overhead" in chosen:

@@ -16,7 +16,7 @@ from phases.agent.tool import BUILT_IN, ToolContext, built_in
 from phases.baking.config import BakingConfig
 from phases.baking.items import make_conversations
 from phases.baking.questions import PythonTask, first_words, opening, python_scenarios
-from phases.baking.rows import BakingRows, Encoded, pack_conversations
+from phases.baking.rows import SCAFFOLD, BakingRows, Encoded, pack_conversations
 from phases.baking.scenario import GoldCall, Scenario, ScriptedTurn, holds, play
 from phases.dataset import SPLITS
 from phases.errors import ConfigError
@@ -170,6 +170,20 @@ def test_conversations_are_packed_whole_and_long_ones_are_counted() -> None:
     ]
     with pytest.raises(ConfigError, match="the shortest has 30"):
         pack_conversations(encoded(30), 15, 0, "x")
+
+
+def test_what_always_comes_next_counts_little() -> None:
+    """A call's form is the same in all calls; how a turn begins, what differs and what is rare count in full."""
+
+    def shares(count: int) -> list[float]:
+        said = [
+            Encoded([1, 2, 3, 10, 11, 12, 13, 100 + n, 14], [False] * 3 + [True] * 6, [-1] * 9) for n in range(count)
+        ]
+        weight = pack_conversations(said, 8, 0, "x").weight_NT[0]
+        return [float(value / weight.max()) for value in weight]
+
+    np.testing.assert_allclose(shares(25), [0, 0, 1, SCAFFOLD, SCAFFOLD, SCAFFOLD, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(shares(5), [0, 0, 1, 1, 1, 1, 1, 1])
 
 
 def test_rows_are_a_function_of_the_step_and_every_one_comes_once_an_epoch() -> None:
