@@ -17,6 +17,8 @@ FEW_TASKS: dict[str, Any] = {
     "reasoning": [{"name": "gcd", "params": {"min_value": 2, "max_value": 60}}],
     "reasoning_train_items": 200,
     "memory_train_items": 200,
+    "copying": {"words": 3},
+    "copying_train_items": 100,
     "validation_items": 20,
     "test_items": 20,
     "choice_items": 8,
@@ -30,7 +32,7 @@ SMALL: dict[str, Any] = {
     "test_share": 0.1,
 }
 NO_TASKS = {**FEW_TASKS, "reasoning": [], "memory_train_items": 0, "validation_items": 0, "test_items": 0}
-NO_TASKS["choice_items"] = 0
+NO_TASKS |= {"copying_train_items": 0, "choice_items": 0}
 
 
 def config(**changes: Any) -> DataConfig:
@@ -56,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def test_the_layout_is_complete(made: Dataset) -> None:
     for split in ("train", "validation", "test"):
-        assert made.streams(split) == ["memory", "reasoning", "text"]  # type: ignore[arg-type]
+        assert made.streams(split) == ["copying", "memory", "reasoning", "text"]  # type: ignore[arg-type]
         assert made.blocks(split, "text").shape[1] == 129  # type: ignore[arg-type]
         assert made.text_bytes(split).sum() > 0  # type: ignore[arg-type]
     assert len(made.tokenizer) == made.vocabulary == 600

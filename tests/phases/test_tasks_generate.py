@@ -79,7 +79,9 @@ def test_weights_are_kept() -> None:
 
 
 def test_generated_items_can_be_left_out() -> None:
-    config = TasksConfig(reasoning=(), memory_train_items=0, validation_items=0, test_items=0, choice_items=0)
+    config = TasksConfig(
+        reasoning=(), memory_train_items=0, copying_train_items=0, validation_items=0, test_items=0, choice_items=0
+    )
     assert make_items(config, {}, seed=0) == {split: [] for split in SPLITS}
 
 

@@ -81,7 +81,7 @@ def test_mixture_weights_prompt_answer_and_padding(tiny_data: Dataset) -> None:
 
 
 def test_mixture_names_a_missing_stream(tiny_data: Dataset) -> None:
-    with pytest.raises(ConfigError, match="no stream audio; it has: memory, reasoning, text"):
+    with pytest.raises(ConfigError, match="no stream audio; it has: copying, memory, reasoning, text"):
         Mixture(tiny_data, {"audio": 1}, 0, 0.1)
 
 
