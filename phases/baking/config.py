@@ -47,7 +47,7 @@ class ScenariosConfig(StrictModel):
         PythonTask(name="chain_sum", params={"min_terms": 2, "max_terms": 3, "min_digits": 3, "max_digits": 4}),
     )
     """Generators whose questions are answered by running Python."""
-    train: dict[Kind, int] = Field({"python": 600, "retrieve": 500, "search": 200, "memory": 500, "persona": 400})
+    train: dict[Kind, int] = Field({"python": 500, "retrieve": 500, "search": 400, "memory": 500, "persona": 400})
     """Conversations to learn from, by kind; 0 leaves a kind out."""
     held_out: int = Field(48, ge=2)
     """Conversations of each kind in validation and in test, each."""
@@ -104,7 +104,7 @@ class BakingConfig(PhaseConfig):
     """What it learns from and is tested on."""
     teach: bool = True
     """Teach the model first to do as prompted; large models can already."""
-    teaching: TrainingConfig = TrainingConfig(steps=260, learning_rate=0.003, matrix_learning_rate=0.02, decay=0.7)
+    teaching: TrainingConfig = TrainingConfig(steps=180, optimizer="adamw", learning_rate=0.001, decay=0.7)
     """How it is taught, with the prompts before it."""
     bakes: tuple[Bake, ...] = (
         Bake(name="tools", prompt="tools", kinds=("python", "retrieve", "search", "memory"), share=2.0),
@@ -113,11 +113,11 @@ class BakingConfig(PhaseConfig):
     """Prompts that are baked in, one after the other."""
     sampling: Sampling = Sampling()
     """How the prompted model answers."""
-    training: TrainingConfig = TrainingConfig(steps=90, learning_rate=0.002, matrix_learning_rate=0.015, decay=0.8)
+    training: TrainingConfig = TrainingConfig(steps=75, optimizer="adamw", learning_rate=0.0007, decay=0.8)
     """All bakes together."""
-    rehearsal: float = Field(0.25, ge=0, lt=1)
+    rehearsal: float = Field(0.5, ge=0, lt=1)
     """Share of the rows that are the data's own, so that nothing is forgotten."""
-    mix: Mix = Mix(text=0.5, reasoning=0.25, memory=0.1, copying=0.15)
+    mix: Mix = Mix(text=0.66, reasoning=0.17, memory=0.07, copying=0.1)
     """Shares of the streams in those rows."""
     row_tokens: int | None = Field(None, ge=32)
     """Tokens of a row of conversations; empty: as the data's rows."""

@@ -22,7 +22,7 @@ _OWN_ORDER = 2_000_000_011
 """Rehearsal draws rows in an order of its own: earlier phases have seen the beginnings of theirs."""
 _ORDER = 22
 """Stream of random numbers."""
-SCAFFOLD = 0.1
+SCAFFOLD = 0.3
 """Weight of a token of the assistant that never comes otherwise."""
 _BEFORE, _OFTEN = 3, 20
 """Tokens that decide what comes next, and how often they must have been seen."""
