@@ -32,7 +32,7 @@ QUICK = EvaluationConfig(resamples=300, zero_shot_items=4, recall_conversations=
 STEP = {"steps": 1, "batch_rows": 2, "precision": "fp32"}
 CONFIG = {
     "scenarios": {
-        "train": {"python": 4, "retrieve": 0, "search": 0, "memory": 3, "persona": 4, "repeat": 2},
+        "train": {"python": 4, "retrieve": 0, "search": 0, "memory": 3, "persona": 4},
         "held_out": 2,
         "distractors": [0],
     },
@@ -41,7 +41,7 @@ CONFIG = {
     "training": {**STEP, "steps": 2},
     "sampling": {"conversations": 8},
     "row_tokens": 640,
-    "mix": {"text": 1.0, "reasoning": 0.0, "memory": 0.0},
+    "mix": {"text": 1.0, "reasoning": 0.0, "memory": 0.0, "copying": 0.0},
 }
 
 

@@ -26,7 +26,7 @@ from phases.packed.file import pack_checkpoint
 QUICK = EvaluationConfig(resamples=300, zero_shot_items=4, thought_positions=3)
 CONFIG = {
     "quantisation": {"group": 16},
-    "mix": {"text": 1.0, "reasoning": 0, "memory": 0},
+    "mix": {"text": 1.0, "reasoning": 0, "memory": 0, "copying": 0},
     "training": {"steps": 40, "batch_rows": 8, "precision": "fp32", "learning_rate": 0.003},
 }
 

@@ -24,7 +24,7 @@ from phases.forge.history import HISTORY, read_history
 from phases.forge.run import PACKED, PLAIN, run
 
 QUICK = EvaluationConfig(resamples=300, zero_shot_items=4, thought_positions=3)
-TEXT = {"text": 1.0, "reasoning": 0, "memory": 0}
+TEXT = {"text": 1.0, "reasoning": 0, "memory": 0, "copying": 0}
 TRAINING = {"batch_rows": 8, "precision": "fp32", "learning_rate": 0.001}
 CONFIG = {
     "training": {**TRAINING, "steps": 9},

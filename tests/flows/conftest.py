@@ -92,12 +92,12 @@ def tiny_settings(text: Path) -> dict[str, Any]:
         "quiet_star": {
             "thoughts": {"tokens": 2, "positions": 4, "ahead": 2},
             "training": training,
-            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0},
+            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0, "copying": 0.0},
         },
         "bitnet": {
             "quantisation": {"group": 16},
             "training": training,
-            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0},
+            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0, "copying": 0.0},
         },
         "forge": {
             "training": {**training, "steps": 4},
@@ -109,13 +109,13 @@ def tiny_settings(text: Path) -> dict[str, Any]:
             "chaos": {"enabled": True, "items": 20, "levels": 2, "every": 1, "rows": 1, "directions": 1},
             "dreams": {"enabled": True, "prompts": 8, "new_tokens": 8, "prompt_tokens": 8},
             "self_model": {"enabled": True},
-            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0},
+            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0, "copying": 0.0},
             "validation_items": 8,
             "validation_blocks": 2,
         },
         "baking": {
             "scenarios": {
-                "train": {"python": 4, "retrieve": 0, "search": 0, "memory": 3, "persona": 6, "repeat": 3},
+                "train": {"python": 4, "retrieve": 0, "search": 0, "memory": 3, "persona": 6},
                 "held_out": 2,
                 "distractors": [0],
             },
@@ -124,7 +124,7 @@ def tiny_settings(text: Path) -> dict[str, Any]:
             "training": training,
             "sampling": {"conversations": 8},
             "row_tokens": 512,
-            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0},
+            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0, "copying": 0.0},
         },
         "evaluation": {
             "recall_conversations": 2,
