@@ -104,7 +104,7 @@ class BakingConfig(PhaseConfig):
     """What it learns from and is tested on."""
     teach: bool = True
     """Teach the model first to do as prompted; large models can already."""
-    teaching: TrainingConfig = TrainingConfig(steps=200, optimizer="adamw", learning_rate=0.001, decay=0.7)
+    teaching: TrainingConfig = TrainingConfig(steps=240, optimizer="adamw", learning_rate=0.0005, decay=0.7)
     """How it is taught, with the prompts before it."""
     bakes: tuple[Bake, ...] = (
         Bake(name="tools", prompt="tools", kinds=("python", "retrieve", "search", "memory"), share=2.0),
@@ -113,11 +113,13 @@ class BakingConfig(PhaseConfig):
     """Prompts that are baked in, one after the other."""
     sampling: Sampling = Sampling()
     """How the prompted model answers."""
-    training: TrainingConfig = TrainingConfig(steps=120, optimizer="adamw", learning_rate=0.0003, decay=0.9)
+    training: TrainingConfig = TrainingConfig(
+        steps=120, optimizer="adamw", learning_rate=0.0002, warmup=0.25, decay=0.7
+    )
     """All bakes together."""
-    rehearsal: float = Field(0.5, ge=0, lt=1)
+    rehearsal: float = Field(0.625, ge=0, lt=1)
     """Share of the rows that are the data's own, so that nothing is forgotten."""
-    mix: Mix = Mix(text=0.7, reasoning=0.12, memory=0.08, copying=0.1)
+    mix: Mix = Mix(text=0.5, reasoning=0.33, memory=0.07, copying=0.1)
     """Shares of the streams in those rows."""
     row_tokens: int | None = Field(None, ge=32)
     """Tokens of a row of conversations; empty: as the data's rows."""

@@ -30,7 +30,10 @@ from phases.quiet_star.threads import Text
 QUICK = EvaluationConfig(
     resamples=300, thought_rows=16, thought_positions=4, thought_items=6, thought_lengths=(0, 3), zero_shot_items=3
 )
-CONFIG = {"thoughts": {"tokens": 2, "positions": 6, "ahead": 2}, "mix": {"text": 1.0, "reasoning": 0, "memory": 0, "copying": 0}}
+CONFIG = {
+    "thoughts": {"tokens": 2, "positions": 6, "ahead": 2},
+    "mix": {"text": 1.0, "reasoning": 0, "memory": 0, "copying": 0},
+}
 STEPS = {"training": {"steps": 6, "batch_rows": 8, "precision": "fp32"}}
 
 
