@@ -43,6 +43,7 @@ def config(**changes: Any) -> ForgeTrainingConfig:
     values = {
         "stages": [stage.model_dump() for stage in (PLAIN, EDGE, DREAMS, SELF)],
         "training": {"steps": 40, "batch_rows": COUNT},
+        "mix": {"text": 0.5, "reasoning": 0.4, "memory": 0.1, "copying": 0.0},
         "chaos": {"items": 60, "levels": 3, "tilt_gain": 0.0, "focus": False},
     }
     merged: dict[str, Any] = {**values, **changes}
