@@ -5,9 +5,8 @@
     W ← (1 − lr · decay) W − lr · √max(1, rows/columns) · X
 
 The same rule as `torch.optim.Muon`, which iterates in bfloat16 wherever it runs. A processor without bfloat16
-arithmetic takes twenty times as long for that (two thirds of a training step), and its rounding makes two machines, or
-one process and two, drift apart. Here the iteration has float32 on a CPU and bfloat16 on a GPU, and matrices of one
-shape are iterated together.
+arithmetic takes twenty times as long for that: two thirds of a training step (docs/log.md). Here the iteration has
+float32 on a CPU and bfloat16 on a GPU, and matrices of one shape are iterated together.
 """
 
 from collections.abc import Callable, Iterable
