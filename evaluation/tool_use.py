@@ -28,8 +28,9 @@ from phases.agent.writing import NO_PROMPT, BatchWriter, Prompt
 from phases.baking.config import BakingConfig
 from phases.baking.facts import fact_scenarios
 from phases.baking.items import Conversation, make_conversations
+from phases.baking.memories import Memories
 from phases.baking.scenario import Kind, Scenario, as_asked, succeeded
-from phases.baking.trajectories import Memories, converse
+from phases.baking.trajectories import converse
 from phases.checkpoint import Checkpoint
 from phases.dataset import Split
 from phases.tasks.item import Item
@@ -93,7 +94,7 @@ class Bench:
     def measure(self, model: Any, tokenizer: Any, kind: Kind, prompt: Prompt = NO_PROMPT, **options: Any) -> Used:
         """A model on the held-out conversations of a kind."""
         scenarios = self.scenarios(kind)
-        with Memories(self.context, len(scenarios)) as contexts:
+        with Memories(self.context, scenarios) as contexts:
             toolbox = Toolbox(CallFormat.of(tokenizer), self.tools, contexts.of)
             done, _ = converse(self.writer(model, tokenizer, prompt, **options), scenarios, toolbox)
         return _used(scenarios, done)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from evaluation.baking_plots import conversation_bars, recall_bars
 from evaluation.evolution import search_curves
 from evaluation.forge_plots import loop_curves, stage_curves
 from evaluation.plots import Curve, evolution_curves, loss_curves, matrix_heat_map, thought_curves, thought_gains
@@ -44,4 +45,8 @@ def figures(outcome: Outcome, curves: Mapping[str, Curve]) -> "dict[str, Figure]
         drawn["loop.png"] = loop_curves(loop, config.chaos.band)
     if "stages" in outcome.judgement.tables:
         drawn["stages.png"] = stage_curves(outcome.judgement.tables["stages"])
+    if "conversations" in outcome.judgement.tables:
+        drawn["conversations.png"] = conversation_bars(outcome.judgement.tables["conversations"])
+    if outcome.judgement.tables.get("recall after") and outcome.judgement.tables["recall after"].rows:
+        drawn["recall.png"] = recall_bars(outcome.judgement.tables["recall after"])
     return drawn

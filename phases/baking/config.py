@@ -51,10 +51,17 @@ class ScenariosConfig(StrictModel):
     """Conversations to learn from, by kind; 0 leaves a kind out."""
     held_out: int = Field(48, ge=2)
     """Conversations of each kind in validation and in test, each."""
-    distractors: tuple[int, ...] = Field((0, 1), min_length=1)
-    """Turns of small talk between a fact and its question, in training."""
+    distractors: tuple[int, ...] = Field((0, 1, 3), min_length=1)
+    """Turns of small talk between a fact and its question."""
+    restarts: bool = True
+    """Ask as often for facts of an earlier session, which only the memory knows."""
     traces: tuple[str, ...] = ()
     """Your own conversations: JSON lines with `messages` in OpenAI's format, and `answer` where one is right."""
+
+    @property
+    def between(self) -> tuple[int | None, ...]:
+        """What lies between a fact and its question: so many turns, or (None) a restart."""
+        return (*self.distractors, None) if self.restarts else self.distractors
 
 
 class Bake(StrictModel):
@@ -104,7 +111,7 @@ class BakingConfig(PhaseConfig):
     """What it learns from and is tested on."""
     teach: bool = True
     """Teach the model first to do as prompted; large models can already."""
-    teaching: TrainingConfig = TrainingConfig(steps=240, optimizer="adamw", learning_rate=0.0005, decay=0.7)
+    teaching: TrainingConfig = TrainingConfig(steps=320, optimizer="adamw", learning_rate=0.0005, decay=0.7)
     """How it is taught, with the prompts before it."""
     bakes: tuple[Bake, ...] = (
         Bake(name="tools", prompt="tools", kinds=("python", "retrieve", "search", "memory"), share=2.0),
@@ -114,12 +121,12 @@ class BakingConfig(PhaseConfig):
     sampling: Sampling = Sampling()
     """How the prompted model answers."""
     training: TrainingConfig = TrainingConfig(
-        steps=120, optimizer="adamw", learning_rate=0.0002, warmup=0.25, decay=0.7
+        steps=150, optimizer="adamw", learning_rate=0.0002, warmup=0.25, decay=0.7
     )
     """All bakes together."""
-    rehearsal: float = Field(0.625, ge=0, lt=1)
+    rehearsal: float = Field(0.75, ge=0, lt=1)
     """Share of the rows that are the data's own, so that nothing is forgotten."""
-    mix: Mix = Mix(text=0.5, reasoning=0.33, memory=0.07, copying=0.1)
+    mix: Mix = Mix(text=0.48, reasoning=0.39, memory=0.05, copying=0.08)
     """Shares of the streams in those rows."""
     row_tokens: int | None = Field(None, ge=32)
     """Tokens of a row of conversations; empty: as the data's rows."""

@@ -2,9 +2,10 @@
 
     my boat is called Zumi      →  remember {"fact": "my boat is called Zumi"}
     … small talk …
-    what is my boat called?     →  recall {"query": "boat"}  →  Your boat is called Zumi.
+    what is my boat called?     →  recall {"query": "my boat"}  →  Your boat is called Zumi.
 
-Names are made of syllables, so that those of held-out conversations have never been seen.
+Or the fact was told in an earlier session, and only the memory knows it. Names are made of syllables, so that those of
+held-out conversations have never been seen.
 """
 
 import random
@@ -29,11 +30,19 @@ def name_of(rng: random.Random) -> str:
 
 
 def fact_scenario(
-    rng: random.Random, talk: Sequence[SmallTalk], distractors: int, traits: Mapping[str, float]
+    rng: random.Random, talk: Sequence[SmallTalk], distractors: int | None, traits: Mapping[str, float]
 ) -> Scenario:
-    """One fact, so many turns of small talk, and the question."""
+    """One fact, so many turns of small talk, and the question; with None the question alone, in a later session."""
     thing, name = rng.choice(THINGS), name_of(rng)
     fact = f"my {thing} is called {name}"
+    asked = ScriptedTurn(
+        user=f"what is my {thing} called?",
+        calls=(GoldCall(name="recall", arguments={"query": f"my {thing}"}),),
+        reply=f"Your {thing} is called {name}.",
+        answer=name,
+    )
+    if distractors is None:
+        return Scenario(kind="memory", task="after a restart", turns=(asked,), known=(fact,))
     told = ScriptedTurn(
         user=rng.choice(_TOLD).format(thing=thing, name=name),
         calls=(GoldCall(name="remember", arguments={"fact": fact}),),
@@ -43,19 +52,13 @@ def fact_scenario(
         ScriptedTurn(user=one.question, reply=answer_in_manner(one.base, traits, rng))
         for one in (rng.choice(talk) for _ in range(distractors))
     ]
-    asked = ScriptedTurn(
-        user=f"what is my {thing} called?",
-        calls=(GoldCall(name="recall", arguments={"query": thing}),),
-        reply=f"Your {thing} is called {name}.",
-        answer=name,
-    )
     return Scenario(kind="memory", task=f"after {distractors} turns", turns=(told, *between, asked))
 
 
 def fact_scenarios(
-    talk: Sequence[SmallTalk], distractors: Sequence[int], traits: Mapping[str, float], seed: int
+    talk: Sequence[SmallTalk], distractors: Sequence[int | None], traits: Mapping[str, float], seed: int
 ) -> Iterator[Scenario]:
-    """Endless draws, the numbers of distractors in equal shares."""
+    """Endless draws, the numbers of distractors in equal shares; None: a restart lies between."""
     rng = seeded(seed, "facts")
     while True:
         for number in distractors:

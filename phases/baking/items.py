@@ -3,19 +3,17 @@
 A question and its rephrasings share a split, and so do all conversations about a name or a chunk of the documents.
 """
 
-import contextlib
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from phases.agent.conversation import TurnLimits
-from phases.agent.memory import Memory
 from phases.agent.persona import LEVELS, Persona, answer_in_manner, small_talk
 from phases.agent.tool import Tool, ToolContext
 from phases.baking.config import BakingConfig
 from phases.baking.facts import fact_scenarios, told_name
+from phases.baking.memories import Memories
 from phases.baking.questions import document_scenarios, python_scenarios
 from phases.baking.scenario import Kind, Played, Scenario, ScriptedTurn, as_it_is, counted, play
 from phases.dataset import SPLITS, Split
@@ -137,22 +135,12 @@ class _Filling:
         if scenario is None or scenario.key in self.seen:
             return
         self.seen.add(scenario.key)
-        with own_memory(self.context, scenario) as own:
-            played = play(scenario, self.tools, own, self.limits)
+        with Memories(self.context, [scenario]) as memories:
+            played = play(scenario, self.tools, memories.of(0), self.limits)
         if played.rejected:
             self.reasons.append(played.rejected)
         else:
             self.found[split].append(Conversation(scenario, played))
-
-
-@contextlib.contextmanager
-def own_memory(context: ToolContext, scenario: Scenario) -> Iterator[ToolContext]:
-    """The context of one conversation: with an empty memory of its own, where it has to do with memory."""
-    if context.memory is None or scenario.kind not in ("memory", "own"):
-        yield context
-        return
-    with Memory(None, context.memory.config) as memory:
-        yield dataclasses.replace(context, memory=memory)
 
 
 def _draws(kind: Kind, config: BakingConfig, context: ToolContext, seed: int) -> Iterator[Draw]:
@@ -166,7 +154,7 @@ def _draws(kind: Kind, config: BakingConfig, context: ToolContext, seed: int) ->
             if scenario is not None:
                 yield str(scenario.turns[0].calls[0].arguments), partial(as_it_is, scenario)
     elif kind == "memory":
-        for scenario in fact_scenarios(talk, config.scenarios.distractors, config.persona.traits, seed):
+        for scenario in fact_scenarios(talk, config.scenarios.between, config.persona.traits, seed):
             yield told_name(scenario), partial(as_it_is, scenario)
     elif kind == "persona":
         yield from persona_scenarios(config.persona, seed)

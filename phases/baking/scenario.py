@@ -47,13 +47,16 @@ class Scenario(StrictModel):
     task: str
     """What it was made by, e.g. `products`."""
     turns: tuple[ScriptedTurn, ...]
+    known: tuple[str, ...] = ()
+    """Facts that were told in an earlier session."""
     traits: dict[str, float] = Field({})
     """Persona: the strengths that its replies were made with."""
 
     @property
     def key(self) -> str:
-        """Content hash of what the user says, and of the persona that answers."""
-        said = [turn.user for turn in self.turns] + [f"{name}={strength}" for name, strength in self.traits.items()]
+        """Content hash of what the user says and has said, and of the persona that answers."""
+        said = [*self.known, *(turn.user for turn in self.turns)]
+        said += [f"{name}={strength}" for name, strength in self.traits.items()]
         return hashlib.sha256("\0".join(said).encode()).hexdigest()
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from phases.agent.conversation import TurnLimits
 from phases.agent.tool import Tool, ToolContext
-from phases.baking.items import Conversation, own_memory
+from phases.baking.items import Conversation
+from phases.baking.memories import Memories
 from phases.baking.scenario import GoldCall, Scenario, ScriptedTurn, counted, play
 from phases.data.rows import read_rows
 from phases.errors import DataError
@@ -41,8 +42,8 @@ def read_traces(paths: Sequence[str], tools: Sequence[Tool], context: ToolContex
     for path in map(Path, paths):
         for where, row in read_rows(path):
             scenario = scenario_of(row, f"{path}: {where}")
-            with own_memory(context, scenario) as own:
-                played = play(scenario, tools, own, limits)
+            with Memories(context, [scenario]) as memories:
+                played = play(scenario, tools, memories.of(0), limits)
             if played.rejected:
                 rejected.append(played.rejected)
             else:

@@ -18,12 +18,12 @@ import torch
 
 from phases.agent.calls import CallFormat, Message
 from phases.agent.conversation import Toolbox, Turn, take_turns
-from phases.agent.memory import Memory
 from phases.agent.template import encode_chat
 from phases.agent.tool import Tool, ToolContext
 from phases.agent.writing import BatchWriter, Prompt
 from phases.baking.config import BakingConfig
 from phases.baking.items import Conversation
+from phases.baking.memories import Memories
 from phases.baking.rows import Encoded
 from phases.baking.scenario import Scenario, succeeded
 
@@ -91,7 +91,7 @@ def sample(
         batch=128,
     )
     scenarios = [one.scenario for one in conversations]
-    with Memories(context, len(scenarios)) as contexts:
+    with Memories(context, scenarios) as contexts:
         done, messages = converse(write, scenarios, Toolbox(CallFormat.of(tokenizer), tools, contexts.of))
     reasons = [_problem(scenario, turns) for scenario, turns in zip(scenarios, done, strict=True)]
     kept = [tuple(said) for said, reason in zip(messages, reasons, strict=True) if not reason]
@@ -111,26 +111,6 @@ def _problem(scenario: Scenario, turns: Done) -> str:
         if not succeeded(scripted, turn):
             return "other calls" if len(turn.calls) != len(scripted.calls) else "wrong answer"
     return ""
-
-
-class Memories:
-    """An empty memory for each of many conversations, closed at the end."""
-
-    def __init__(self, context: ToolContext, count: int) -> None:
-        self.context = context
-        have = context.memory is not None
-        self.memories = [Memory(None, context.memory.config) for _ in range(count)] if have and context.memory else []
-
-    def of(self, index: int) -> ToolContext:
-        """The context of a conversation."""
-        return dataclasses.replace(self.context, memory=self.memories[index]) if self.memories else self.context
-
-    def __enter__(self) -> "Memories":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for memory in self.memories:
-            memory.close()
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ LEARNT: list[list[tuple[str, Calls, str]]] = [
         ("compute 3*4", [("python", {"code": "3*4"})], "12"),
         ("my boat is called Zumi", [("remember", {"fact": "my boat is called Zumi"})], "I will remember that."),
     ],
-    [("what is my boat called?", [("recall", {"query": "boat"})], "Your boat is called Zumi.")],
+    [("what is my boat called?", [("recall", {"query": "my boat"})], "Your boat is called Zumi.")],
     [
         ("divide", [("python", {"code": "1/0"})], "No."),
         ("loop", [("python", {"code": "while 1: 1"})], "Never."),
@@ -142,7 +142,7 @@ def test_a_tool_is_called_and_a_fact_outlives_the_session(agent: Path) -> None:
     assert first.end() == 0
     second = Terminal(agent)
     said = second.say("what is my boat called?")
-    assert '[recall {"query": "boat"} → my boat is called Zumi]' in said and "Forge> Your boat is called Zumi." in said
+    assert '[recall {"query": "my boat"} → my boat is called Zumi]' in said and "Forge> Your boat is called Zumi." in said
     assert "forgotten: " in second.say("/forget boat")
     assert "→ nothing]" in second.say("/reset") + second.say("what is my boat called?")
     assert second.end(b"/quit\n") == 0

@@ -15,6 +15,7 @@ from phases.agent.search import LocalSearch
 from phases.agent.tool import BUILT_IN, ToolContext, built_in
 from phases.baking.config import BakingConfig
 from phases.baking.items import make_conversations
+from phases.baking.memories import Memories
 from phases.baking.questions import PythonTask, first_words, opening, python_scenarios
 from phases.baking.rows import SCAFFOLD, BakingRows, Encoded, pack_conversations
 from phases.baking.scenario import GoldCall, Scenario, ScriptedTurn, holds, play
@@ -50,10 +51,41 @@ def test_every_call_ran_and_the_answer_stands_in_its_result(context: ToolContext
         assert one.played.messages[-1] == {"role": "assistant", "content": one.scenario.turns[-1].reply}
 
 
+def test_facts_are_asked_for_after_turns_and_after_a_restart(context: ToolContext) -> None:
+    found = make_conversations(config(distractors=[0, 2]), TOOLS, context, 3).of("train", ("memory",))
+    assert {len(one.scenario.turns) for one in found} == {1, 2, 4}
+    later = [one for one in found if one.scenario.known]
+    for one in later:
+        asked = one.scenario.turns[-1]
+        assert len(one.scenario.turns) == 1 and asked.answer not in asked.user
+        assert one.played.messages[2] == {"role": "tool", "name": "recall", "content": one.scenario.known[0]}
+    assert len(later) > 1
+    none = make_conversations(config(restarts=False), TOOLS, context, 3).of("train", ("memory",))
+    assert not any(one.scenario.known for one in none)
+
+
+def test_a_conversation_has_a_memory_of_its_own(context: ToolContext) -> None:
+    asked = ScriptedTurn(user="what is my cat called?")
+    told = [Scenario(kind="memory", task="t", turns=(asked,), known=(f"my cat is called {n}",)) for n in ("Bo", "Mu")]
+    with Memories(context, told) as memories:
+        found = [memories.of(i).memory for i in (0, 1, 0)]
+        assert found[0] is found[2] and all(found)
+        assert [memory.recall("my cat")[0].text for memory in found if memory] == [
+            "my cat is called Bo", "my cat is called Mu", "my cat is called Bo"
+        ]  # fmt: skip
+    assert context.memory is not None and not context.memory.recall("my cat")
+    with Memories(ToolContext(None, None, None, ()), told) as memories:
+        assert memories.of(0).memory is None
+    assert told[0].key != told[1].key
+
+
 def test_no_question_stands_in_two_splits_and_a_seed_gives_the_same(context: ToolContext) -> None:
     made, again = (make_conversations(config(), TOOLS, context, 3) for _ in range(2))
     assert made == again
-    asked = {split: {tuple(t.user for t in c.scenario.turns) for c in made.of(split, tuple(TRAIN))} for split in SPLITS}
+    asked = {
+        split: {(*c.scenario.known, *(t.user for t in c.scenario.turns)) for c in made.of(split, tuple(TRAIN))}
+        for split in SPLITS
+    }
     assert not asked["train"] & asked["test"] and not asked["validation"] & (asked["train"] | asked["test"])
     names = {split: {c.scenario.turns[-1].answer for c in made.of(split, ("memory",))} for split in SPLITS}
     assert not names["train"] & names["test"]
