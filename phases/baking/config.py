@@ -126,7 +126,7 @@ class BakingConfig(PhaseConfig):
     """All bakes together."""
     rehearsal: float = Field(0.75, ge=0, lt=1)
     """Share of the rows that are the data's own, so that nothing is forgotten."""
-    mix: Mix = Mix(text=0.48, reasoning=0.39, memory=0.05, copying=0.08)
+    mix: Mix = Mix(text=0.48, reasoning=0.42, memory=0.05, copying=0.05)
     """Shares of the streams in those rows."""
     row_tokens: int | None = Field(None, ge=32)
     """Tokens of a row of conversations; empty: as the data's rows."""
