@@ -4,14 +4,10 @@ A verdict is kept beside the checkpoint under its own cache key (what was judged
 a resumed run does not judge again, and never shows an old verdict for a new model.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-import evaluation
-import phases
 from evaluation import judge_evomerge
 from evaluation.config import EvaluationConfig
 from evaluation.judgement import Judgement
@@ -19,6 +15,7 @@ from evaluation.judges import JUDGES
 from evaluation.report import Status
 from flows.stage import Stage
 from phases.checkpoint import Checkpoint, open_checkpoint
+from phases.fingerprint import source_fingerprint
 from phases.storage import sha256_json, write_json
 
 INCUMBENTS = {"evomerge": judge_evomerge.incumbent}
@@ -74,18 +71,8 @@ def judgement_key(stage: Stage, checkpoint: Checkpoint, config: EvaluationConfig
     """Everything that a verdict depends on."""
     parents = [parent.family_digest for parent in stage.parents]
     what = [stage.phase.name, checkpoint.family_digest, parents, stage.data.digest]
-    return sha256_json([*what, config.model_dump(mode="json"), measuring_source()])
-
-
-@cache
-def measuring_source() -> str:
-    """SHA-256 over all of `evaluation` and of `phases`: a verdict must not outlive the code that reached it."""
-    roots = [Path(package.__file__).parent for package in (evaluation, phases) if package.__file__]
-    digest = hashlib.sha256()
-    for root in roots:
-        for path in sorted(root.rglob("*.py")):
-            digest.update(str(path.relative_to(root.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    source = source_fingerprint(JUDGES[stage.phase.name].__module__)
+    return sha256_json([*what, config.model_dump(mode="json"), source])
 
 
 def _read(path: Path, key: str) -> Judgement | None:

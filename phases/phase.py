@@ -8,19 +8,16 @@ function over independent jobs (by default one after the other, here). A phase k
 unfinished work in `<out>.work/` and continues from there when it is run again with the same cache key.
 """
 
-import ast
-import hashlib
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from phases.checkpoint import Checkpoint, open_checkpoint
 from phases.dataset import Dataset
+from phases.fingerprint import source_fingerprint
 from phases.storage import explain_os_errors, sha256_json, write_json
 from phases.strict import SectionSeed, StrictModel
 
@@ -82,45 +79,6 @@ class Phase:
                 "source": source_fingerprint(self.run.__module__),
             }
         )
-
-
-@cache
-def source_fingerprint(module: str) -> str:
-    """SHA-256 over the source of `module` and of every module of `phases` that it imports, however deep."""
-    seen: dict[str, bytes] = {}
-    queue = [module]
-    while queue:
-        name = queue.pop()
-        spec = None if name in seen else _find(name)
-        if spec is None or spec.origin is None:
-            continue
-        seen[name] = Path(spec.origin).read_bytes()
-        package = name if spec.submodule_search_locations else name.rpartition(".")[0]
-        queue += [name.rpartition(".")[0], *_imports(seen[name], package)]
-    return hashlib.sha256(b"\0".join(k.encode() + b"\0" + seen[k] for k in sorted(seen))).hexdigest()
-
-
-def _find(name: str) -> Any:
-    if name.split(".")[0] != "phases":
-        return None
-    try:
-        return importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        return None  # `from phases.x import function` also yields the candidate name phases.x.function
-
-
-def _imports(source: bytes, package: str) -> list[str]:
-    names = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                root = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*root, base] if base else root)
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return names
 
 
 def work_directory(out: Path, key: str) -> Path:

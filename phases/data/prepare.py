@@ -26,7 +26,7 @@ from phases.data.split import Passage, passages_of, split_by_hash
 from phases.data.tokenizer import train_tokenizer
 from phases.dataset import CARD, SPLITS, Dataset, Split, open_dataset, seal_dataset
 from phases.errors import DataError, LeakageError
-from phases.phase import source_fingerprint
+from phases.fingerprint import source_fingerprint
 from phases.storage import atomic_directory, sha256_file, sha256_json
 from phases.tasks.generate import make_items
 from phases.tasks.item import Item

@@ -142,7 +142,9 @@ def test_a_tool_is_called_and_a_fact_outlives_the_session(agent: Path) -> None:
     assert first.end() == 0
     second = Terminal(agent)
     said = second.say("what is my boat called?")
-    assert '[recall {"query": "my boat"} → my boat is called Zumi]' in said and "Forge> Your boat is called Zumi." in said
+    assert (
+        '[recall {"query": "my boat"} → my boat is called Zumi]' in said and "Forge> Your boat is called Zumi." in said
+    )
     assert "forgotten: " in second.say("/forget boat")
     assert "→ nothing]" in second.say("/reset") + second.say("what is my boat called?")
     assert second.end(b"/quit\n") == 0

@@ -160,12 +160,13 @@ def test_verdict_is_reached_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_verdict_depends_on_checkpoint_data_config_and_code(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(JUDGES, "seed", lambda *arguments: verdict(True))
     made, config = stage.run(), EvaluationConfig()
     other = replace(stage, config=SeedConfig(seed=4), out=stage.out.with_name("other")).run()
     keys = {judgement_key(stage, made, config), judgement_key(stage, other, config)}
     keys.add(judgement_key(replace(stage, data=replace(stage.data, digest="0")), made, config))
     keys.add(judgement_key(replace(stage, parents=(other,)), made, config))
-    monkeypatch.setattr("flows.gating.measuring_source", lambda: "edited")
+    monkeypatch.setattr("flows.gating.source_fingerprint", lambda module: "edited")
     keys.add(judgement_key(stage, made, config))
     assert len(keys) == 5
 
