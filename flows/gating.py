@@ -71,7 +71,7 @@ def judgement_key(stage: Stage, checkpoint: Checkpoint, config: EvaluationConfig
     """Everything that a verdict depends on."""
     parents = [parent.family_digest for parent in stage.parents]
     what = [stage.phase.name, checkpoint.family_digest, parents, stage.data.digest]
-    source = source_fingerprint(JUDGES[stage.phase.name].__module__)
+    source = source_fingerprint(f"evaluation.judge_{stage.phase.name}")
     return sha256_json([*what, config.model_dump(mode="json"), source])
 
 

@@ -160,7 +160,6 @@ def test_verdict_is_reached_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_verdict_depends_on_checkpoint_data_config_and_code(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(JUDGES, "seed", lambda *arguments: verdict(True))
     made, config = stage.run(), EvaluationConfig()
     other = replace(stage, config=SeedConfig(seed=4), out=stage.out.with_name("other")).run()
     keys = {judgement_key(stage, made, config), judgement_key(stage, other, config)}

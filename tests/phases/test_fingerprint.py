@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.judges import JUDGES
 from phases import fingerprint
 from phases.fingerprint import read_code, source_fingerprint
 
@@ -61,6 +62,7 @@ def test_code_counts_however_deep(package: Path, file: str, old: str, new: str) 
 
 def test_a_judge_is_known_by_what_it_imports() -> None:
     source_fingerprint.cache_clear()
+    assert all(judge.__module__ == f"evaluation.judge_{name}" for name, judge in JUDGES.items())  # flows.gating
     baking, cognate = (source_fingerprint(f"evaluation.judge_{name}") for name in ("baking", "cognate"))
     assert baking != cognate and baking == source_fingerprint("evaluation.judge_baking")
 
