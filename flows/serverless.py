@@ -2,43 +2,31 @@
 
 In a terminal Ctrl-C goes to every process of the foreground group, Prefect's temporary server among them. With the
 server gone the flow would spend two minutes trying to report that it was stopped (measured: 154 s and a traceback).
-So the server is started with SIGINT blocked. It ends with us, however we end: of a run that was killed it would else
-stay behind, with its 220 MB, for ever.
+So the server is started with SIGINT blocked; it ends with us all the same.
 """
 
 import contextlib
 import signal
 import subprocess
 from collections.abc import Iterator
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import httpx
-from prefect.server.api import server
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL
 
 from flows.forge_flow import forge
 from flows.parameters import ForgeConfig
-from flows.supervisor import die_with_parent
 from phases.errors import GateFailed, InputError
 
 
 class SparedServer(SubprocessASGIServer):
-    """Prefect's temporary server, deaf to Ctrl-C, which dies with the process that started it.
-
-    There is one a process: Prefect's own calls get this one too.
-    """
+    """Prefect's temporary server, deaf to Ctrl-C. There is one a process: Prefect's own calls get this one too."""
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits the mask
-        # Prefect's method offers no way to say how the process is to be started.
-        tied = {**vars(subprocess), "Popen": partial(subprocess.Popen, preexec_fn=die_with_parent)}
         try:
-            with mock.patch.object(server, "subprocess", SimpleNamespace(**tied)):
-                return super()._run_uvicorn_command()
+            return super()._run_uvicorn_command()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

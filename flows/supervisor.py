@@ -60,7 +60,7 @@ class Service:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         self._started, self.since = time.monotonic(), time.time()
         while not self._ready():
@@ -111,7 +111,7 @@ class Service:
             return False
 
 
-def die_with_parent() -> None:
+def _die_with_parent() -> None:
     """In the child, before it runs: have the kernel kill it when its parent dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from flows import serverless
@@ -28,22 +27,6 @@ def test_ctrl_c_at_the_terminal_stops_at_once(tiny_file: Path, tmp_path: Path) -
         _, rest = run.communicate(timeout=60)
     assert run.returncode == 130 and len(said) == 1
     assert rest == "forge: stopped; the same command resumes\n"
-
-
-def test_the_server_dies_with_a_run_that_is_killed(tmp_path: Path) -> None:
-    program = (
-        "import os, signal; from flows.serverless import SparedServer\n"
-        "print(SparedServer(port=1)._run_uvicorn_command().pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
-    # A server that lives on keeps the pipe open.
-    done = subprocess.run(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment, timeout=60
-    )
-    assert done.returncode == -signal.SIGKILL
-    server = [psutil.Process(pid) for pid in [int(done.stdout)] if psutil.pid_exists(pid)]
-    _, alive = psutil.wait_procs(server, timeout=10)
-    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_server_that_stops_answering_is_one_line(tiny: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
