@@ -47,6 +47,7 @@ def figures(outcome: Outcome, curves: Mapping[str, Curve]) -> "dict[str, Figure]
         drawn["stages.png"] = stage_curves(outcome.judgement.tables["stages"])
     if "conversations" in outcome.judgement.tables:
         drawn["conversations.png"] = conversation_bars(outcome.judgement.tables["conversations"])
-    if outcome.judgement.tables.get("recall after") and outcome.judgement.tables["recall after"].rows:
-        drawn["recall.png"] = recall_bars(outcome.judgement.tables["recall after"])
+    recalled = outcome.judgement.tables.get("recall after")
+    if recalled is not None and recalled.rows:
+        drawn["recall.png"] = recall_bars(recalled)
     return drawn

@@ -33,24 +33,20 @@ def read_code(module: str) -> dict[str, bytes]:
         spec = None if name in seen else _find(name)
         if spec is None or spec.origin is None:
             continue
-        tree = ast.parse(Path(spec.origin).read_bytes())
-        seen[name] = _code(tree)
+        tree = _WithoutTexts().visit(ast.parse(Path(spec.origin).read_bytes()))
+        seen[name] = ast.dump(tree).encode()
         package = name if spec.submodule_search_locations else name.rpartition(".")[0]
         queue += [name.rpartition(".")[0], *_imports(tree, package)]
     return seen
 
 
-def _code(tree: ast.Module) -> bytes:
-    """What runs: the syntax tree without strings that stand alone."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [one for one in body if not _is_text(one)]  # type: ignore[attr-defined]
-    return ast.dump(tree).encode()
+class _WithoutTexts(ast.NodeTransformer):
+    """Takes out strings that stand alone: docstrings, and texts under fields."""
 
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        """The statement, unless it is a text."""
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
 
 
 def _find(name: str) -> Any:

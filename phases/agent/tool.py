@@ -86,8 +86,8 @@ def built_in(name: str) -> Tool:
     from phases.agent.tools import python, recall, remember, retrieve, search
 
     modules: Mapping[str, Any] = {
-        m.__name__.rpartition(".")[2]: m for m in (python, recall, remember, retrieve, search)
-    }
+        "python": python, "recall": recall, "remember": remember, "retrieve": retrieve, "search": search
+    }  # fmt: skip
     return Tool(name, modules[name].SCHEMA, modules[name].run, "built-in")
 
 

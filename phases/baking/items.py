@@ -13,9 +13,9 @@ from phases.agent.persona import LEVELS, Persona, answer_in_manner, small_talk
 from phases.agent.tool import Tool, ToolContext
 from phases.baking.config import BakingConfig
 from phases.baking.facts import fact_scenarios, told_name
-from phases.baking.memories import Memories
+from phases.baking.memories import play_alone
 from phases.baking.questions import document_scenarios, python_scenarios
-from phases.baking.scenario import Kind, Played, Scenario, ScriptedTurn, as_it_is, counted, play
+from phases.baking.scenario import Kind, Played, Scenario, ScriptedTurn, as_it_is, counted
 from phases.dataset import SPLITS, Split
 from phases.errors import ConfigError
 from phases.tasks.collect import apportion, seeded, split_by_content
@@ -135,8 +135,7 @@ class _Filling:
         if scenario is None or scenario.key in self.seen:
             return
         self.seen.add(scenario.key)
-        with Memories(self.context, [scenario]) as memories:
-            played = play(scenario, self.tools, memories.of(0), self.limits)
+        played = play_alone(scenario, self.tools, self.context, self.limits)
         if played.rejected:
             self.reasons.append(played.rejected)
         else:

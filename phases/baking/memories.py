@@ -7,9 +7,10 @@ with Memories(context, scenarios) as memories:
 import dataclasses
 from collections.abc import Sequence
 
+from phases.agent.conversation import TurnLimits
 from phases.agent.memory import Memory
-from phases.agent.tool import ToolContext
-from phases.baking.scenario import Scenario
+from phases.agent.tool import Tool, ToolContext
+from phases.baking.scenario import Played, Scenario, play
 
 _EARLIER = "earlier"
 """The session that known facts were told in."""
@@ -39,3 +40,11 @@ class Memories:
     def __exit__(self, *_: object) -> None:
         for memory in self._opened.values():
             memory.close()
+
+
+def play_alone(scenario: Scenario, tools: Sequence[Tool], context: ToolContext, limits: TurnLimits) -> Played:
+    """`play` with a memory of its own, which is opened only where a call that is due needs one (2 ms)."""
+    if not any(call.name in ("remember", "recall") for turn in scenario.turns for call in turn.calls):
+        return play(scenario, tools, context, limits)
+    with Memories(context, [scenario]) as memories:
+        return play(scenario, tools, memories.of(0), limits)

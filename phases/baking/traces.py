@@ -16,8 +16,8 @@ from typing import Any
 from phases.agent.conversation import TurnLimits
 from phases.agent.tool import Tool, ToolContext
 from phases.baking.items import Conversation
-from phases.baking.memories import Memories
-from phases.baking.scenario import GoldCall, Scenario, ScriptedTurn, counted, play
+from phases.baking.memories import play_alone
+from phases.baking.scenario import GoldCall, Scenario, ScriptedTurn, counted
 from phases.data.rows import read_rows
 from phases.errors import DataError
 
@@ -42,8 +42,7 @@ def read_traces(paths: Sequence[str], tools: Sequence[Tool], context: ToolContex
     for path in map(Path, paths):
         for where, row in read_rows(path):
             scenario = scenario_of(row, f"{path}: {where}")
-            with Memories(context, [scenario]) as memories:
-                played = play(scenario, tools, memories.of(0), limits)
+            played = play_alone(scenario, tools, context, limits)
             if played.rejected:
                 rejected.append(played.rejected)
             else:

@@ -1,6 +1,7 @@
 """What changes the fingerprint of a result's code, and what does not."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ RUN = '"""Doc."""\nfrom made_up.inner import part\n\ndef run():\n    """Doc."""\
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package of ours: run → inner.part, which starts worker.py."""
     root = tmp_path / "made_up"
     (root / "inner").mkdir(parents=True)
