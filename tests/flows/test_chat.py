@@ -128,37 +128,42 @@ class Terminal:
 
     def end(self, line: bytes = b"\x04") -> int:
         os.write(self.master, line)
-        code = self.process.wait(30)
+        return self.process.wait(30)
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()  # of a test that failed half-way, lest it fails the next one as well
+        self.process.wait()
         os.close(self.master)
-        return code
 
 
 def test_a_tool_is_called_and_a_fact_outlives_the_session(agent: Path) -> None:
-    first = Terminal(agent)
-    assert '[python {"code": "3*4"} → 12]' in (said := first.say("compute 3*4")) and "Forge> 12\n" in said
-    said = first.say("my boat is called Zumi")
-    assert '[remember {"fact": "my boat is called Zumi"} → kept]' in said and "Forge> I will remember that." in said
-    assert "my boat is called Zumi" in first.say("/memory") and "python(code)" in first.say("/tools")
-    assert first.end() == 0
-    second = Terminal(agent)
-    said = second.say("what is my boat called?")
-    assert (
-        '[recall {"query": "my boat"} → my boat is called Zumi]' in said and "Forge> Your boat is called Zumi." in said
-    )
-    assert "forgotten: " in second.say("/forget boat")
-    assert "→ nothing]" in second.say("/reset") + second.say("what is my boat called?")
-    assert second.end(b"/quit\n") == 0
+    with Terminal(agent) as first:
+        assert '[python {"code": "3*4"} → 12]' in (said := first.say("compute 3*4")) and "Forge> 12\n" in said
+        said = first.say("my boat is called Zumi")
+        assert '[remember {"fact": "my boat is called Zumi"} → kept]' in said and "I will remember that." in said
+        assert "my boat is called Zumi" in first.say("/memory") and "python(code)" in first.say("/tools")
+        assert first.end() == 0
+    with Terminal(agent) as second:
+        said = second.say("what is my boat called?")
+        assert '[recall {"query": "my boat"} → my boat is called Zumi]' in said
+        assert "Forge> Your boat is called Zumi." in said
+        assert "forgotten: " in second.say("/forget boat")
+        assert "→ nothing]" in second.say("/reset") + second.say("what is my boat called?")
+        assert second.end(b"/quit\n") == 0
 
 
 CASES = (("divide", "ZeroDivisionError", "No."), ("loop", "timed out", "Never."), ("flood", "more)", "Much."))
 
 
 def test_whatever_a_tool_does_the_conversation_goes_on(agent: Path) -> None:
-    terminal = Terminal(agent, "--no-memory")
-    for line, result, reply in CASES:
-        said = terminal.say(line)
-        assert result in said and f"Forge> {reply}" in said
-    assert "no command /dance" in terminal.say("/dance") and terminal.end() == 0
+    with Terminal(agent, "--no-memory") as terminal:
+        for line, result, reply in CASES:
+            said = terminal.say(line)
+            assert result in said and f"Forge> {reply}" in said
+        assert "no command /dance" in terminal.say("/dance") and terminal.end() == 0
 
 
 def test_piped_it_answers_in_json(agent: Path, tmp_path: Path) -> None:

@@ -35,8 +35,9 @@ class SandboxLimits(StrictModel):
 
     seconds: float = Field(2.0, gt=0)
     """Time on the clock."""
-    cpu_seconds: int = Field(2, ge=1)
-    """Time of the processor."""
+    cpu_seconds: int = Field(3, ge=1)
+    """Time of the processor. More than `seconds`: as much, and chance decides which of the two an endless loop meets,
+    and with it what the model reads."""
     memory_bytes: int = Field(256 * 2**20, ge=32 * 2**20)
     """Address space, the interpreter's own included."""
     output_bytes: int = Field(8192, ge=64)
