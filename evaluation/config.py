@@ -53,3 +53,7 @@ class EvaluationConfig(StrictModel):
     """Conversations on which it is measured whether a fact is known turns later, or after a restart."""
     stable_turns: int = Field(20, ge=1)
     """Turns of small talk after which the persona is measured again."""
+    trials: int = Field(128, ge=2)
+    """Conversations of each domain on which designs are judged, as far as there are so many."""
+    timed_trials: int = Field(2, ge=1)
+    """Conversations of each domain that are played one at a time for the clock, five times each."""

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 
 from evaluation.metric import Values
 from evaluation.tool_use import DRAWN, Bench
-from phases.agent.calls import CallFormat, Message
-from phases.agent.conversation import Toolbox
+from phases.agent.calls import Message
 from phases.agent.persona import MANNERS, Persona, persona_prompt, shown
 from phases.agent.template import encode_chat
 from phases.agent.writing import NO_PROMPT, Prompt
@@ -33,7 +32,7 @@ def replies(bench: Bench, model: Any, tokenizer: Any, scenarios: Sequence[Scenar
     """What a model answers to the first thing that is said, drawn."""
     asked = [one.model_copy(update={"turns": one.turns[:1]}) for one in scenarios]
     writer = bench.writer(model, tokenizer, prompt, calls=False, **DRAWN)
-    done, _ = converse(writer, asked, Toolbox(CallFormat.of(tokenizer), bench.tools, bench.context))
+    done, _ = converse(writer.take_turns, asked, bench.context)
     return [turns[0].text for turns in done]
 
 

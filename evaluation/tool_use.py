@@ -18,8 +18,8 @@ import numpy as np
 
 from evaluation.config import EvaluationConfig
 from evaluation.metric import Values
-from phases.agent.calls import CallFormat, Message
-from phases.agent.conversation import Toolbox, Turn, take_turns
+from phases.agent.calls import Message
+from phases.agent.conversation import Turn
 from phases.agent.memory import Memory
 from phases.agent.persona import small_talk
 from phases.agent.settings import DOCUMENTS, AgentSettings, open_context, open_tools, read_settings
@@ -95,15 +95,13 @@ class Bench:
         """A model on the held-out conversations of a kind."""
         scenarios = self.scenarios(kind)
         with Memories(self.context, scenarios) as contexts:
-            toolbox = Toolbox(CallFormat.of(tokenizer), self.tools, contexts.of)
-            done, _ = converse(self.writer(model, tokenizer, prompt, **options), scenarios, toolbox)
+            done, _ = converse(self.writer(model, tokenizer, prompt, **options).take_turns, scenarios, contexts.of)
         return _used(scenarios, done)
 
     def false_calls(self, model: Any, tokenizer: Any, items: Sequence[Item]) -> Values:
         """Per item that needs no tool: whether one was called all the same."""
         asked: list[list[Message]] = [[{"role": "user", "content": item.prompt}] for item in items]
-        toolbox = Toolbox(CallFormat.of(tokenizer), self.tools, self.context)
-        turns = take_turns(self.writer(model, tokenizer), asked, toolbox, self.settings.limits)
+        turns = self.writer(model, tokenizer).take_turns(asked, self.context)
         return np.array([bool(turn.calls) for turn in turns])
 
     def late_replies(self, model: Any, tokenizer: Any, turns: int, count: int) -> list[str]:
@@ -114,7 +112,7 @@ class Bench:
             for i in range(count)
         ]
         writer = self.writer(model, tokenizer, budget=self.settings.context_tokens, calls=False, **DRAWN)
-        done, _ = converse(writer, scenarios, Toolbox(CallFormat.of(tokenizer), self.tools, self.context))
+        done, _ = converse(writer.take_turns, scenarios, self.context)
         return [one[-1].text for one in done]
 
     def recall_after(self, model: Any, tokenizer: Any, distractors: int, restart: bool, count: int) -> Values:
@@ -131,7 +129,7 @@ class Bench:
                 parts = [[s.model_copy(update={"turns": s.turns[cut]}) for s in scenarios] for cut in cuts]
             for part in parts:
                 with _memories(self.context, paths) as contexts:
-                    done, _ = converse(writer, part, Toolbox(CallFormat.of(tokenizer), self.tools, contexts))
+                    done, _ = converse(writer.take_turns, part, contexts)
         return np.array([succeeded(s.turns[-1], turns[-1]) for s, turns in zip(scenarios, done, strict=True)])
 
 

@@ -15,18 +15,17 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.console import say
 from phases.errors import InputError
 
 if TYPE_CHECKING:
+    from phases.agent.acting import Acting
     from phases.agent.calls import Message
-    from phases.agent.conversation import CallRecord, Toolbox, Turn
-    from phases.agent.settings import AgentSettings
-    from phases.agent.tool import Tool
-    from phases.agent.writing import BatchWriter
-    from phases.checkpoint import Checkpoint
+    from phases.agent.conversation import CallRecord, Turn
+    from phases.agent.design import Design
+    from phases.agent.tool import ToolContext
 
 HELP = """/tools            the tools there are
 /memory [WORDS]   what is kept, or what of it comes to mind
@@ -37,10 +36,10 @@ HELP = """/tools            the tools there are
 
 def chat(arguments: argparse.Namespace) -> int:
     """Talk until the input ends."""
-    from phases.agent.calls import CallFormat
-    from phases.agent.conversation import Toolbox
+    from phases.agent.acting import Acting
+    from phases.agent.library import read_library
+    from phases.agent.minds import Minds
     from phases.agent.settings import DOCUMENTS, check_own, open_context, open_tools, read_settings
-    from phases.agent.template import with_tools
     from phases.checkpoint import open_checkpoint
 
     _check(arguments)
@@ -49,13 +48,45 @@ def chat(arguments: argparse.Namespace) -> int:
     tools = open_tools(settings.tools, arguments.tool)
     for name in check_own(settings, tools):
         say(f"chat: the agent's own tool '{name}' is not here; give its file with --tool")
-    tokenizer = with_tools(checkpoint.tokenizer())
+    if words := in_words(settings.design):
+        say(f"chat: the agent works by a design of its own: {words}")
     session = uuid.uuid4().hex[:12]
     with open_context(settings, tools, checkpoint.path / DOCUMENTS, memory_path(arguments), session) as context:
-        writer = _writer(checkpoint, tokenizer, settings, tools, arguments)
-        toolbox = Toolbox(CallFormat.of(tokenizer), tools, context)
-        Session(writer, toolbox, settings, arguments.json, session).run(_lines(arguments.json))
+        acting = Acting(
+            Minds(checkpoint),
+            tools,
+            settings,
+            library=read_library(checkpoint.path),
+            system=arguments.system,
+            show_tools=arguments.show_tools,
+            temperature=arguments.temperature,
+            seed=(arguments.seed,),
+        )
+        acting.writer()  # now rather than at the first question
+        Session(acting, context, arguments.json).run(_lines(arguments.json))
     return 0
+
+
+def in_words(design: "Design") -> str:
+    """What a design does beyond the default: its techniques, and by their names the settings that none of them sets."""
+    from phases.adas.pool import POOL
+    from phases.agent.design import Design
+
+    plain = Design().model_dump()
+    left = {
+        (part, name): value
+        for part, settings in design.model_dump().items()
+        for name, value in settings.items()
+        if value != plain[part][name]
+    }
+    said = []
+    for technique in sorted(POOL.values(), key=lambda one: -sum(map(len, one.patch.values()))):
+        sets = {(part, name): value for part, settings in technique.patch.items() for name, value in settings.items()}
+        sets = {key: value for key, value in sets.items() if value != plain[key[0]][key[1]]}
+        if sets and sets.items() <= left.items():
+            said.append(technique.name)
+            left = {key: value for key, value in left.items() if key not in sets}
+    return ", ".join([*said, *(f"{part}.{name}={value}" for (part, name), value in left.items())])
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -74,29 +105,6 @@ def memory_path(arguments: argparse.Namespace) -> Path | None:
         return None
     beside: Path = arguments.agent.resolve()
     return arguments.memory or beside.with_name(f"{beside.name}.memory.sqlite")
-
-
-def _writer(
-    checkpoint: "Checkpoint",
-    tokenizer: Any,
-    settings: "AgentSettings",
-    tools: tuple["Tool", ...],
-    arguments: argparse.Namespace,
-) -> "BatchWriter":
-    from phases.agent.writing import BatchWriter, Prompt
-
-    system = arguments.system if arguments.system is not None else settings.system
-    return BatchWriter(
-        checkpoint.model(),
-        tokenizer,
-        tools,
-        settings.limits,
-        prompt=Prompt(system=system, tools=tools if arguments.show_tools else ()),
-        constrained=settings.constrained,
-        temperature=arguments.temperature,
-        seed=(arguments.seed,),
-        budget=settings.context_tokens,
-    )
 
 
 def _lines(as_json: bool) -> Iterator[str]:
@@ -120,17 +128,15 @@ def _lines(as_json: bool) -> Iterator[str]:
 class Session:
     """One conversation."""
 
-    def __init__(
-        self, writer: "BatchWriter", toolbox: "Toolbox", settings: "AgentSettings", as_json: bool, name: str
-    ) -> None:
-        self.writer, self.toolbox, self.settings, self.as_json, self.name = writer, toolbox, settings, as_json, name
-        self.memory = toolbox.of(0).memory
+    def __init__(self, acting: "Acting", context: "ToolContext", as_json: bool) -> None:
+        self.acting, self.context, self.as_json = acting, context, as_json
+        self.memory, self.name = context.memory, acting.settings.persona.name
         self.messages: list[Message] = []
 
     def run(self, lines: Iterator[str]) -> None:
         """Answer every line until there are no more, or /quit."""
         if sys.stdin.isatty() and not self.as_json:
-            say(f"{self.settings.persona.name}; /help for help, Ctrl-D to end")
+            say(f"{self.name}; /help for help, Ctrl-D to end")
         for line in lines:
             text = line.strip()
             if text in ("/quit", "/exit"):
@@ -141,12 +147,10 @@ class Session:
                 self._answer(text)
 
     def _answer(self, text: str) -> None:
-        from phases.agent.conversation import take_turns
-
         self._log("user", text)
         asked: list[Message] = [*self.messages, {"role": "user", "content": text}]
         try:
-            turn = take_turns(self.writer, [asked], self.toolbox, self.settings.limits, self._show)[0]
+            turn = self.acting.take_turns([asked], self.context, self._show)[0]
         except KeyboardInterrupt:
             if not sys.stdin.isatty():
                 raise
@@ -158,7 +162,7 @@ class Session:
 
     def _say(self, text: str, turn: "Turn") -> None:
         if not self.as_json:
-            name = f"{self.settings.persona.name}> " if sys.stdin.isatty() else ""
+            name = f"{self.name}> " if sys.stdin.isatty() else ""
             print(f"{name}{turn.text}", flush=True)
             return
         calls = [
@@ -175,7 +179,7 @@ class Session:
 
     def _log(self, role: str, text: str) -> None:
         if self.memory is not None:
-            self.memory.log(self.name, role, text)
+            self.memory.log(self.context.session, role, text)
 
     def _command(self, text: str) -> None:
         name, _, words = text.partition(" ")
@@ -192,7 +196,7 @@ class Session:
             say(f"chat: no command {name}; /help lists them")
 
     def _tools(self, _: str) -> None:
-        for tool in self.toolbox.tools:
+        for tool in self.acting.tools:
             names = ", ".join(tool.parameters.get("properties", {}))
             print(f"{tool.name}({names})  {tool.schema['function']['description']}")
 

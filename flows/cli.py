@@ -161,7 +161,7 @@ def _add_chat(chat: argparse.ArgumentParser) -> None:
     add("--tool", type=Path, action="append", default=[], metavar="FILE", help="a tool of your own; repeat for more")
     add("--system", metavar="TEXT", help="a system prompt (default: none; what it said is baked in)")
     add("--show-tools", action="store_true", help="also put the tools' signatures before the conversation")
-    add("--temperature", type=float, default=0.0, metavar="T", help="draw tokens; 0 (default) takes the likeliest")
+    add("--temperature", type=float, default=0.0, metavar="T", help="draw tokens; 0 (default): as the design says")
     add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
 
 

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field
 
-from phases.agent.calls import Call, CallFormat, Message, check_call
+from phases.agent.calls import Call, CallFormat, Message, Said, check_call
 from phases.agent.tool import Tool, ToolContext, ToolError
 from phases.strict import StrictModel
 
@@ -60,10 +60,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class Written:
-    """What the model wrote, and whether it came to an end by itself."""
+    """What the model wrote."""
 
     text: str
     whole: bool
+    """Whether it came to an end by itself."""
+    logprobs: tuple[float, ...] = field(default=(), compare=False)
+    """Of each token, where it was measured; never compared, since rounding depends on who shares a batch."""
 
 
 class Writer(Protocol):
@@ -72,24 +75,31 @@ class Writer(Protocol):
     def __call__(self, conversations: Sequence[Sequence[Message]]) -> list[Written]: ...
 
 
+Contexts = ToolContext | Callable[[int], ToolContext]
+"""What tools work with: one for all conversations, or one for each, by its index."""
+
+
 @dataclass(frozen=True)
 class Toolbox:
     """The tools of an agent, the format of its calls, and what the tools work with."""
 
     form: CallFormat
     tools: tuple[Tool, ...]
-    context: ToolContext | Callable[[int], ToolContext]
-    """One for all conversations, or one for each, by its index."""
+    context: Contexts
 
     def of(self, index: int) -> ToolContext:
         """The context of a conversation."""
         return self.context if isinstance(self.context, ToolContext) else self.context(index)
 
 
+TakeTurns = Callable[[Sequence[Sequence[Message]], Contexts], list[Turn]]
+"""The assistant's turn in each conversation: what a `BatchWriter` does without more ado, and an `Acting` by design."""
+Run = Callable[[Call, Sequence[CallRecord]], CallRecord]
+"""Does a call, after others of the same turn."""
 Watch = Callable[[CallRecord], None]
 
 
-def _nobody(_: CallRecord) -> None:
+def nobody(_: CallRecord) -> None:
     """The default watcher of calls."""
 
 
@@ -98,30 +108,39 @@ def take_turns(
     conversations: Sequence[Sequence[Message]],
     toolbox: Toolbox,
     limits: TurnLimits,
-    watch: Watch = _nobody,
+    watch: Watch = nobody,
 ) -> list[Turn]:
     """The assistant's turn in each conversation, whose last message is the user's."""
     turns = [Turn() for _ in conversations]
     going = list(range(len(conversations)))
     while going:
         written = write([[*conversations[i], *turns[i].messages] for i in going])
-        going = [
-            i for i, text in zip(going, written, strict=True) if _goes_on(turns[i], text, toolbox, i, limits, watch)
-        ]
+        going = [i for i, one in zip(going, written, strict=True) if _goes_on(turns[i], one, toolbox, i, limits, watch)]
     return turns
 
 
 def _goes_on(turn: Turn, written: Written, toolbox: Toolbox, index: int, limits: TurnLimits, watch: Watch) -> bool:
     """Add what was written, run its calls; whether the model has to go on."""
-    said = toolbox.form.parse(written.text)
+
+    def run(call: Call, before: Sequence[CallRecord]) -> CallRecord:
+        return run_call(call, toolbox.tools, toolbox.of(index), before, limits)
+
+    records = advance(turn, written, toolbox.form.parse(written.text), run, limits)
+    for record in records:
+        watch(record)
+    return bool(records)
+
+
+def advance(turn: Turn, written: Written, said: Said, run: Run, limits: TurnLimits) -> list[CallRecord]:
+    """Add what was written and its calls' results to a turn: the calls' records. Without any the turn is at its end."""
     if not said.calls and not said.problem:
         turn.messages.append(said.message())
         turn.ended = "said" if written.whole else "cut off"
-        return False
+        return []
     if len(turn.calls) >= limits.calls:
         turn.messages.append({"role": "assistant", "content": f"(stopped after {len(turn.calls)} calls)"})
         turn.ended = "too many calls"
-        return False
+        return []
     # A text of many calls runs no more of them than are left, and is remembered as having those.
     said = replace(said, calls=said.calls[: limits.calls - len(turn.calls)])
     # What could not be read stays as it was written: the model should see its own mistake.
@@ -130,12 +149,10 @@ def _goes_on(turn: Turn, written: Written, toolbox: Toolbox, index: int, limits:
     if said.problem:
         records.append(CallRecord("malformed", "", {}, shorten(f"error: {said.problem}", limits.result_chars)))
     for call in () if said.problem else said.calls:
-        records.append(run_call(call, toolbox.tools, toolbox.of(index), [*turn.calls, *records], limits))
-    for record in records:
-        turn.messages.append({"role": "tool", "name": record.name, "content": record.result})
-        watch(record)
+        records.append(run(call, [*turn.calls, *records]))
+    turn.messages += [{"role": "tool", "name": record.name, "content": record.result} for record in records]
     turn.calls += records
-    return True
+    return records
 
 
 def run_call(

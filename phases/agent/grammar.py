@@ -1,13 +1,11 @@
-"""Decoding that writes no malformed call: after the marker of one only tokens that lead to a valid call are allowed.
+"""Which text is a valid call, or the beginning of one.
 
     grammar = CallGrammar(form, tools)
-    choose = Constrained(tokenizer, grammar, likeliest, prompts=64)
-    decode(model, prompts, limits, stop, choose)
+    grammar.open_call('Let me see. <tool_call>{"name": "py')     # '{"name": "py'
+    grammar.allows('{"name": "py')                               # whether a tool begins so
 
 The language of all valid calls (tool names, arguments in the order of the schema, JSON of the right types) is a regular
-expression, and a token is allowed when what is written so far and it are the beginning of a match (Willard & Louf,
-arXiv 2307.09702, do this with precomputed tables; here tokens are tried from the likeliest on, and nearly always the
-first one will do). Free text stays free.
+expression (Willard & Louf, arXiv 2307.09702). Free text stays free.
 """
 
 import json
@@ -15,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import regex
-import torch
 
 from phases.agent.calls import CallFormat
 from phases.agent.tool import Tool
-from phases.decoding import Choice
 from phases.errors import ConfigError
 
 # Without escapes of surrogates, of which halves are no text, and without numbers that are infinite as floats.
@@ -33,8 +29,6 @@ _TYPES = {
     "boolean": "(?:true|false)",
     "null": "null",
 }
-TRIED = 64
-"""Likeliest tokens that are tried before all others are."""
 
 
 def value_pattern(schema: Any, where: str) -> str:
@@ -125,44 +119,3 @@ class NoCalls:
     def allows(self, tail: str) -> bool:
         """Nothing may stand after a marker, as none may be written."""
         return False
-
-
-class Constrained:
-    """A choice of tokens that keeps to a grammar inside calls."""
-
-    def __init__(self, tokenizer: Any, grammar: CallGrammar | NoCalls, choose: Choice, prompts: int) -> None:
-        self.tokenizer, self.grammar, self.choose = tokenizer, grammar, choose
-        self.written: list[list[int]] = [[] for _ in range(prompts)]
-        self.special = {int(i) for i in tokenizer.all_special_ids}
-        """Ends of a turn and other tokens that are no text."""
-
-    def __call__(self, logits_BV: torch.Tensor, index: Sequence[int]) -> torch.Tensor:
-        """(B,) token ids."""
-        chosen_B = self.choose(logits_BV, index)
-        for row, prompt in enumerate(index):
-            token = int(chosen_B[row])
-            inside = self.grammar.open_call(self._text(prompt)) is not None
-            if not self._fits(prompt, token, inside):
-                token = self._best(logits_BV[row], prompt, inside)
-                chosen_B[row] = token
-            self.written[prompt].append(token)
-        return chosen_B
-
-    def _best(self, logits_V: torch.Tensor, prompt: int, inside: bool) -> int:
-        """The likeliest token that fits; the likeliest of all when none does (a call cut off by its tokenizer)."""
-        for count in (min(TRIED, len(logits_V)), len(logits_V)):
-            for token in logits_V.topk(count).indices.tolist():
-                if self._fits(prompt, token, inside):
-                    return int(token)
-        return int(logits_V.argmax())
-
-    def _fits(self, prompt: int, token: int, inside: bool) -> bool:
-        """Whether a token may come next; `inside`: a call is open before it."""
-        if token in self.special:
-            return not inside
-        # A token may end the marker and go on, so those outside of calls are judged as well.
-        tail = self.grammar.open_call(self._text(prompt, token))
-        return tail is None or self.grammar.allows(tail)
-
-    def _text(self, prompt: int, *more: int) -> str:
-        return str(self.tokenizer.decode([*self.written[prompt], *more], skip_special_tokens=True))

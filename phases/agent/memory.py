@@ -58,6 +58,15 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def keepable(text: str) -> tuple[str, str]:
+    """A fact as it is kept, and its key. Raises `DataError` for an empty one."""
+    text = wording.clean(text).strip()
+    key = wording.fact_key(text)
+    if not key:
+        raise DataError("a fact without words; say what to remember")
+    return text, key
+
+
 class Memory:
     """A memory, open until `close`. `path`: its file, made when new; None: this process alone has it.
 
@@ -89,10 +98,8 @@ class Memory:
         statement (`wording.statement`) is replaced: it no longer comes back, but is still exported. Raises `DataError`
         for an empty text.
         """
-        text, session = wording.clean(text).strip(), wording.clean(session)
-        key = wording.fact_key(text)
-        if not key:
-            raise DataError("a fact without words; say what to remember")
+        text, key = keepable(text)
+        session = wording.clean(session)
         about, at = wording.statement(text) or key, stamp(self._now())
         twin = "SELECT id FROM facts WHERE about = ? AND key = ? AND superseded_by IS NULL"
         with self._writing() as db:
@@ -115,9 +122,16 @@ class Memory:
         return made
 
     def recall(
-        self, query: str, limit: int | None = None, kinds: Sequence[MemoryKind] = ("fact", "episode")
+        self,
+        query: str,
+        limit: int | None = None,
+        kinds: Sequence[MemoryKind] = ("fact", "episode"),
+        note: bool = True,
     ) -> list[Recalled]:
-        """The texts that answer a query best, best first (`phases.agent.ranking`). Any text is a safe query."""
+        """The texts that answer a query best, best first (`phases.agent.ranking`). Any text is a safe query.
+
+        `note`: count that they were of use.
+        """
         wanted = wording.query_words(query)
         if not wanted:
             return []
@@ -126,11 +140,16 @@ class Memory:
         with self._file.reading() as db:
             found = [one for kind in dict.fromkeys(kinds) for one in rank(db, kind, wanted, recency)]
         best = best_of(found, self.config.recall_limit if limit is None else limit)
-        for one in best:
+        if note:
+            self.note(best)
+        return best
+
+    def note(self, found: Sequence[Recalled]) -> None:
+        """Count that what came back was of use: facts that nobody needs go first."""
+        for one in found:
             if one.kind == "fact":
                 count, _ = self._used.get(one.id, (0, ""))
-                self._used[one.id] = (count + 1, stamp(now))
-        return best
+                self._used[one.id] = (count + 1, stamp(self._now()))
 
     def facts(self) -> Iterator[Fact]:
         """Every fact in the order of their numbers, replaced ones among them (`superseded_by`)."""

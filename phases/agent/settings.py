@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from phases.agent.conversation import TurnLimits
+from phases.agent.design import Design
 from phases.agent.documents import DocumentStore
 from phases.agent.memory import Memory, MemoryConfig
 from phases.agent.own_tool import own_tool
@@ -60,6 +61,8 @@ class AgentSettings(StrictModel):
     """A system prompt to go on giving; empty: what it said is baked in."""
     context_tokens: int = Field(512, ge=64)
     """Tokens of a conversation that the model gets to read; what is older is summarised."""
+    design: Design = Design()
+    """How it works: decoding, votes, calls, memory, experts; the default does nothing special."""
 
 
 def read_settings(path: Path) -> AgentSettings:

@@ -8,18 +8,24 @@ from phases.checkpoint import MANIFEST, Checkpoint, Manifest, link_or_copy, open
 from phases.storage import atomic_directory
 
 
-def add_files(source: Checkpoint, out: Path, texts: Mapping[str, str], files: Mapping[str, Path]) -> Checkpoint:
-    """Write `source` to `out` with texts (a file name to its text) and files (a file name to what is put there)."""
+def add_files(
+    source: Checkpoint, out: Path, phase: str, texts: Mapping[str, str], files: Mapping[str, Path]
+) -> Checkpoint:
+    """Write `source` to `out` as that phase's, with texts (a file name to its text) and files (a file name to what is
+
+    put there). Raises `FileExistsError` for a name that the source has: its file would be altered through the link.
+    """
     with atomic_directory(out) as folder:
         shutil.copytree(source.path, folder, copy_function=link_or_copy, dirs_exist_ok=True)
         (folder / MANIFEST).unlink()  # a link: writing through it would alter the source
         for name, text in texts.items():
-            (folder / name).write_text(text + "\n", encoding="utf-8")
+            with (folder / name).open("x", encoding="utf-8") as file:
+                file.write(text + "\n")
         for name, path in files.items():
             link_or_copy(str(path), str(folder / name))
         known = source.manifest
         manifest = Manifest(
-            phase="baking",
+            phase=phase,
             config=known["config"],
             seed=known["seed"],
             parents=tuple(known["parents"]),

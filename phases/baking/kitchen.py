@@ -166,7 +166,7 @@ class Kitchen:
         )
         texts = {SETTINGS: self.lessons.settings.model_dump_json(indent=2), RECORD: record.model_dump_json(indent=2)}
         files = {DOCUMENTS: self.documents} if self.config.tools.documents else {}
-        add_files(last, self.work / BAKED, texts, files)
+        add_files(last, self.work / BAKED, "baking", texts, files)
 
     def _body(self, source: Checkpoint) -> Body:
         """A model to be trained, whose tokenizer renders tools."""

@@ -8,16 +8,14 @@ it came to an end. Everything else is counted under the reason why not. The prom
 kept: its last hidden states at the assistant's tokens are the teacher's distributions.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
-from phases.agent.calls import CallFormat, Message
-from phases.agent.conversation import Toolbox, Turn, take_turns
+from phases.agent.calls import Message
+from phases.agent.conversation import Contexts, TakeTurns, Turn
 from phases.agent.template import encode_chat
 from phases.agent.tool import Tool, ToolContext
 from phases.agent.writing import BatchWriter, Prompt
@@ -47,25 +45,28 @@ class Drawn:
 
 
 def converse(
-    write: BatchWriter, scenarios: Sequence[Scenario], toolbox: Toolbox
+    take_turns: TakeTurns, scenarios: Sequence[Scenario], contexts: Contexts
 ) -> tuple[list[Done], list[list[Message]]]:
-    """Go through all turns of all scenarios with the model; (its turns, whole conversations)."""
+    """Go through all turns of all scenarios with an agent; (its turns, whole conversations).
+
+    `take_turns`: of a `BatchWriter` or an `Acting`; `contexts`: what its tools work with, for each scenario or all.
+    """
     done: list[Done] = [[] for _ in scenarios]
     messages: list[list[Message]] = [[] for _ in scenarios]
     for number in range(max((len(scenario.turns) for scenario in scenarios), default=0)):
         going = [i for i, scenario in enumerate(scenarios) if number < len(scenario.turns)]
         for i in going:
             messages[i].append({"role": "user", "content": scenarios[i].turns[number].user})
-        here = dataclasses.replace(toolbox, context=partial(_at, toolbox, going))
-        turns = take_turns(write, [messages[i] for i in going], here, write.limits)
+        turns = take_turns([messages[i] for i in going], _of(contexts, going))
         for i, turn in zip(going, turns, strict=True):
             done[i].append(turn)
             messages[i] += turn.messages
     return done, messages
 
 
-def _at(toolbox: Toolbox, going: Sequence[int], index: int) -> ToolContext:
-    return toolbox.of(going[index])
+def _of(contexts: Contexts, going: Sequence[int]) -> Contexts:
+    """The contexts of those scenarios that go on."""
+    return contexts if isinstance(contexts, ToolContext) else lambda index: contexts(going[index])
 
 
 def sample(
@@ -92,7 +93,7 @@ def sample(
     )
     scenarios = [one.scenario for one in conversations]
     with Memories(context, scenarios) as contexts:
-        done, messages = converse(write, scenarios, Toolbox(CallFormat.of(tokenizer), tools, contexts.of))
+        done, messages = converse(write.take_turns, scenarios, contexts.of)
     reasons = [_problem(scenario, turns) for scenario, turns in zip(scenarios, done, strict=True)]
     kept = [tuple(said) for said, reason in zip(messages, reasons, strict=True) if not reason]
     return Drawn(tuple(kept), len(scenarios), tuple(reason for reason in reasons if reason))

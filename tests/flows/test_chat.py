@@ -16,15 +16,17 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from flows.chat import in_words
 from flows.cli import main
 from phases.agent.calls import Call
 from phases.agent.conversation import TurnLimits, run_call
+from phases.agent.design import Design
 from phases.agent.memory import Memory
 from phases.agent.sandbox.sandbox import Sandbox
-from phases.agent.settings import SETTINGS, AgentSettings
+from phases.agent.settings import SETTINGS, AgentSettings, read_settings
 from phases.agent.template import encode_chat, with_tools
 from phases.agent.tool import ToolContext, built_in
-from phases.checkpoint import Manifest, save_checkpoint
+from phases.checkpoint import Manifest, open_checkpoint, save_checkpoint
 
 END = "<|endoftext|>"
 Calls = list[tuple[str, dict[str, str]]]
@@ -177,6 +179,23 @@ def test_piped_it_answers_in_json(agent: Path, tmp_path: Path) -> None:
     assert answer["calls"] == [{"name": "python", "arguments": {"code": "3*4"}, "verdict": "done", "result": "12"}]
     with Memory(tmp_path / "m.sqlite") as memory:
         assert [(one.role, one.text) for one in memory.episodes()] == [("user", "compute 3*4"), ("assistant", "12")]
+
+
+def test_it_works_by_its_design_and_says_which(agent: Path, tmp_path: Path) -> None:
+    design = Design.model_validate({"calling": {"reply": "result", "calls": 3}, "voting": {"samples": 3}})
+    settings, plain = read_settings(agent).model_copy(update={"design": design}), open_checkpoint(agent)
+    texts = {SETTINGS: settings.model_dump_json()}
+    save_checkpoint(tmp_path / "agent", plain.model(), byte_tokenizer(), Manifest("adas"), texts=texts)
+    command = [sys.executable, "-m", "flows.cli", "chat", str(tmp_path / "agent"), "--json", "--no-memory"]
+    done = subprocess.run(command, input="what is my boat called?\n", capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["text"] == "nothing"  # the result of recall
+    assert "by a design of its own: " in done.stderr and "result as reply" in done.stderr
+    assert "vote of 3" in done.stderr and "calling.calls=3" in done.stderr
+
+
+def test_a_design_in_words() -> None:
+    branches = Design.model_validate({"voting": {"samples": 3, "branch": True}, "decoding": {"top_k": 7}})
+    assert in_words(Design()) == "" and in_words(branches) == "branches 3, decoding.top_k=7"
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

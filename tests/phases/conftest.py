@@ -1,8 +1,10 @@
 """A real, tiny data set, models and ternary checkpoints that the phase tests share."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,19 @@ from transformers import (
     Qwen3Config,
 )
 
+from phases.agent.acting import Acting
+from phases.agent.conversation import TurnLimits
+from phases.agent.design import Design
+from phases.agent.library import EMPTY, Library
+from phases.agent.settings import AgentSettings
+from phases.agent.template import CHAT_TEMPLATE
+from phases.agent.tool import Tool
 from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
 from phases.bitnet.storage import ternary_files
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.data.pack import pack_items
+from phases.data.tokenizer import train_tokenizer
 from phases.dataset import SPLITS, Dataset, open_dataset, seal_dataset
 from phases.tasks.config import TasksConfig
 from phases.tasks.generate import make_items
@@ -186,3 +196,90 @@ def exported(write_ternary: Callable[..., Checkpoint], tmp_path: Path) -> Callab
         return export_gguf(write_ternary(quantised, tmp_path / "model", tokenizer), tmp_path / "model.gguf", wanted)
 
     return export
+
+
+class Parrot(torch.nn.Module):
+    """A causal model of bytes that wants to say what a script has for its prompt, and ends where it has nothing.
+
+    `script(prompt)` gives replies, likeliest first, or pairs of a reply and its logit.
+    """
+
+    def __init__(self, tokenizer: Any, script: Callable[[str], Any]) -> None:
+        super().__init__()
+        self.tokenizer, self.script, self.device = tokenizer, script, torch.device("cpu")
+        self.config = LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=1, max_position_embeddings=4000)
+        self.generation_config = SimpleNamespace(eos_token_id=tokenizer.eos_token_id, suppress_tokens=None)
+        self.widths: list[int] = []
+        """Rows of every pass."""
+        self._whole = cache(
+            lambda text: [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        )
+
+    @property
+    def base_model(self) -> Any:
+        return self
+
+    def get_output_embeddings(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        return torch.clone
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, past_key_values: Any, **_: Any
+    ) -> SimpleNamespace:
+        seen_B1T1 = input_ids.float()[:, None, :, None]
+        read_BT = past_key_values.update(seen_B1T1, seen_B1T1, 0)[0][:, 0, :, 0].long()
+        self.widths.append(len(input_ids))
+        wanted = [
+            self._wants(read_T[mask_T > 0].tolist()) for read_T, mask_T in zip(read_BT, attention_mask, strict=True)
+        ]
+        hidden_BTV = torch.zeros(*input_ids.shape, len(self.tokenizer))
+        hidden_BTV[:, -1] = torch.stack(wanted)
+        return SimpleNamespace(last_hidden_state=hidden_BTV)
+
+    def _wants(self, tokens: list[int]) -> torch.Tensor:
+        """(V,) logits after some tokens."""
+        opens = len(tokens) - tokens[::-1].index(self.tokenizer.convert_tokens_to_ids("<|assistant|>"))
+        written, wanted_V = tokens[opens:], torch.zeros(len(self.tokenizer))
+        replies = self.script(self.tokenizer.decode(tokens[:opens]))
+        for place, reply in enumerate([replies] if isinstance(replies, str) else replies):
+            text, logit = (reply, 20.0 - place) if isinstance(reply, str) else reply
+            whole = self._whole(text)
+            if whole[: len(written)] == written and len(whole) > len(written):
+                token = whole[len(written)]
+                wanted_V[token] = torch.logaddexp(wanted_V[token], torch.tensor(logit))
+        if not wanted_V.any():
+            wanted_V[self.tokenizer.eos_token_id] = 5.0
+        return wanted_V
+
+
+@pytest.fixture(scope="session")
+def act() -> Callable[..., Acting]:
+    """An agent of the design's settings, e.g. `act(script, tools, calling={"retries": 1})`.
+
+    `script` is a parrot's, or a function of an expert's name that gives a model. Its model is `.minds.model(…)`.
+    """
+    tokenizer = train_tokenizer(["a"], 260)  # bytes, and four special tokens
+    tokenizer.chat_template = CHAT_TEMPLATE
+
+    def make(
+        script: Callable[[str], Any],
+        tools: Sequence[Tool] = (),
+        library: Library = EMPTY,
+        limits: TurnLimits | None = None,
+        experts: Sequence[str] = (),
+        context_tokens: int = 4000,
+        options: Mapping[str, Any] | None = None,
+        **design: Any,
+    ) -> Acting:
+        models = {
+            expert: Parrot(tokenizer, partial(script, expert) if expert else script) for expert in (None, *experts)
+        }
+        minds = SimpleNamespace(
+            tokenizer=tokenizer,
+            experts=SimpleNamespace(names=tuple(experts)) if experts else None,
+            model=lambda _, expert=None: models[expert],
+        )
+        wanted = {"limits": limits or TurnLimits(), "design": Design.model_validate(design)}
+        settings = AgentSettings(tools=(), context_tokens=context_tokens, **wanted)
+        return Acting(minds, tools, settings, library=library, **(options or {}))
+
+    return make

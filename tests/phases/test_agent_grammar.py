@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from phases.agent.calls import Call, CallFormat
-from phases.agent.grammar import CallGrammar, Constrained, NoCalls, value_pattern
+from phases.agent.constraint import CallConstraint, Kept
+from phases.agent.grammar import CallGrammar, NoCalls, value_pattern
 from phases.agent.template import CHAT_TEMPLATE
 from phases.agent.tool import BUILT_IN, Tool, built_in
 from phases.data.tokenizer import train_tokenizer
@@ -79,8 +80,12 @@ class Eager:
         return chosen_B
 
 
+def kept(tokenizer: Any, grammar: CallGrammar | NoCalls, choose: Choice = likeliest, prompts: int = 1) -> Kept:
+    return Kept(choose, CallConstraint(tokenizer, grammar), prompts)
+
+
 def written(tokenizer: Any, model: Any, tools: Sequence[Tool], choose: Choice, prompts: int, tokens: int) -> list[str]:
-    constrained = Constrained(tokenizer, CallGrammar(FORM, tools), choose, prompts)
+    constrained = kept(tokenizer, CallGrammar(FORM, tools), choose, prompts)
     ids = decode(model, [[5 + i] for i in range(prompts)], [tokens] * prompts, set(), constrained)
     return [str(tokenizer.decode(one, skip_special_tokens=True)) for one in ids]
 
@@ -88,7 +93,7 @@ def written(tokenizer: Any, model: Any, tools: Sequence[Tool], choose: Choice, p
 def forced(tokenizer: Any, grammar: CallGrammar | NoCalls, text: str) -> str:
     """What becomes of a text when its tokens are the ones that are chosen."""
     ids = encode(tokenizer, text)
-    constrained = Constrained(tokenizer, grammar, lambda logits_BV, _: logits_BV.argmax(-1), 1)
+    constrained = kept(tokenizer, grammar)
     for token in ids:
         constrained(torch.nn.functional.one_hot(torch.tensor([token]), len(tokenizer)).float(), [0])
     return str(tokenizer.decode(constrained.written[0]))
@@ -126,7 +131,7 @@ def test_text_outside_of_calls_is_as_free_as_without_a_grammar(tokenizer: Any, m
     prompts, limits = [[5], [6], [7]], [60] * 3
     free = decode(model, prompts, limits, {0}, Sampler([1.0] * 3, [0]))
     grammar = CallGrammar(FORM, TOOLS)
-    assert decode(model, prompts, limits, {0}, Constrained(tokenizer, grammar, Sampler([1.0] * 3, [0]), 3)) == free
+    assert decode(model, prompts, limits, {0}, kept(tokenizer, grammar, Sampler([1.0] * 3, [0]), 3)) == free
 
 
 @pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind in VALUES for value in VALUES[kind]])
@@ -168,7 +173,7 @@ def test_a_value_that_is_not_valid_is_no_match(kind: str, value: str) -> None:
 
 def test_a_token_that_does_not_fit_gives_way_to_the_likeliest_that_does(tokenizer: Any) -> None:
     grammar = CallGrammar(FORM, [TOOLS[3]])
-    constrained = Constrained(tokenizer, grammar, likeliest, 1)
+    constrained = kept(tokenizer, grammar)
     constrained.written[0] = encode(tokenizer, FORM.opening + TOOLS[3].name + FORM.middle + '{"value": ')
     logits_BV = torch.zeros(1, len(tokenizer))
     for weight, text in enumerate("tf9"):
@@ -181,11 +186,9 @@ def test_bytes_that_make_no_character_are_refused_outside_of_strings(tokenizer: 
     lead, rest = encode(tokenizer, "é")
     before = {place: FORM.opening + TOOLS[place].name + FORM.middle + '{"value": ' for place in (0, 1)}
     for place, expected in ((0, [True, True]), (1, [False, False])):
-        constrained = Constrained(tokenizer, CallGrammar(FORM, [TOOLS[place]]), likeliest, 1)
-        constrained.written[0] = encode(tokenizer, before[place] + ('"' if place == 0 else ""))
-        fits = [constrained._fits(0, lead, True)]
-        constrained.written[0].append(lead)
-        assert [*fits, constrained._fits(0, rest, True)] == expected
+        constraint = CallConstraint(tokenizer, CallGrammar(FORM, [TOOLS[place]]))
+        begun = encode(tokenizer, before[place] + ('"' if place == 0 else ""))
+        assert [constraint.fits(0, begun, lead), constraint.fits(0, [*begun, lead], rest)] == expected
 
 
 def test_a_name_of_several_bytes_is_written_byte_by_byte(tokenizer: Any) -> None:
@@ -199,10 +202,9 @@ def test_a_token_that_ends_the_marker_and_goes_on_is_judged() -> None:
     """A trained tokenizer has such tokens: punctuation merges with punctuation."""
     for text, fits in (("<tool_call>[", False), ("<tool_call>{", True)):
         tokenizer = train_tokenizer([text] * 50, 267)
-        constrained = Constrained(tokenizer, CallGrammar(FORM, TOOLS), likeliest, 1)
-        *constrained.written[0], last = encode(tokenizer, text)
+        *begun, last = encode(tokenizer, text)
         assert tokenizer.decode([last]) == text[-2:]
-        assert constrained._fits(0, last, False) == fits
+        assert CallConstraint(tokenizer, CallGrammar(FORM, TOOLS)).fits(0, begun, last) == fits
 
 
 def test_no_call_is_begun_where_none_may_be(tokenizer: Any) -> None:

@@ -1,0 +1,87 @@
+"""The finals of a search: its best designs are played once more, on more conversations, and the best of these is taken.
+
+    finals = Finals(scorer, AdasConfig())
+    finals.best(archive)                         # Finding
+
+On the rungs of a search the best of many looks better than it is. The parent is always a finalist: a search that found
+nothing better changes nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from phases.adas.archive import Archive, Scores, fitness
+from phases.adas.config import AdasConfig
+from phases.adas.genome import PARENT, Genome
+from phases.adas.report import Finding, Searched
+from phases.adas.scoring import Job, Setting, score_job
+from phases.phase import Pool
+
+
+@dataclass
+class Scorer:
+    """Scores of genomes by the pool; work is over the parent's on the same conversations."""
+
+    setting: Setting
+    pool: Pool
+    parents: dict[int, Scores] = field(default_factory=dict)
+    """The parent's own on every rung, whose work is tokens a conversation."""
+
+    def __call__(self, genomes: Sequence[Genome], rung: int) -> list[Scores]:
+        """Scores of a batch on a rung."""
+        if rung not in self.parents:
+            self.parents[rung] = self.pool(score_job, [Job(self.setting, PARENT.key, rung)])[0]
+        others = [genome for genome in genomes if genome != PARENT]
+        played = self.pool(score_job, [Job(self.setting, genome.key, rung) for genome in others])
+        found = dict(zip((genome.key for genome in others), played, strict=True))
+        return [self._over(found.get(genome.key, self.parents[rung]), rung) for genome in genomes]
+
+    def _over(self, scores: Scores, rung: int) -> Scores:
+        return scores.model_copy(update={"work": scores.work / max(1e-9, self.parents[rung].work)})
+
+
+Evaluate = Callable[[Sequence[Genome], int], list[Scores]]
+
+
+class Finals:
+    """Plays designs on one more rung."""
+
+    def __init__(self, scorer: Evaluate, config: AdasConfig) -> None:
+        self.scorer, self.config = scorer, config
+        self.rung = len(config.search.rungs)
+        self._known: dict[str, Scores] = {}
+
+    def finding(self, genome: Genome) -> Finding:
+        """One design there."""
+        scores, parent = (self._scores(one) for one in (genome, PARENT))
+        return Finding(
+            genome=genome,
+            description=genome.describe(),
+            quality=scores.quality,
+            n=scores.n,
+            work=scores.work,
+            fitness=fitness(scores, parent),
+        )
+
+    def best(self, archive: Archive) -> Finding:
+        """The best of a search's finalists and the parent; of equals the first."""
+        chosen = [record.genome for record in archive.ordered if record.feasible][: self.config.finalists]
+        found = [self.finding(genome) for genome in (*chosen, PARENT)]
+        within = [one for one in found if one.work <= self.config.search.budget]
+        return max(within, key=lambda one: one.fitness)
+
+    def _scores(self, genome: Genome) -> Scores:
+        if genome.key not in self._known:
+            self._known[genome.key] = self.scorer([genome], self.rung)[0]
+        return self._known[genome.key]
+
+
+def searched(archive: Archive) -> Searched:
+    """What a search was given, and how it went."""
+    best: list[float] = []
+    for record in archive.on(0):
+        while len(best) <= record.iteration:
+            best.append(best[-1] if best else record.fitness)
+        if record.feasible:
+            best[record.iteration] = max(best[record.iteration], record.fitness)
+    return Searched(candidates=len(archive.latest), units=archive.units, best=tuple(best))
