@@ -19,7 +19,6 @@ import configs
 from evaluation.config import EvaluationConfig
 from flows.approval_config import ApprovalConfig
 from flows.chain import CHAIN, PhaseName, check_order
-from phases.adas.config import AdasConfig
 from phases.baking.config import BakingConfig
 from phases.bitnet.config import BitnetConfig
 from phases.cognate.config import CognateConfig
@@ -83,8 +82,6 @@ class ForgeConfig(StrictModel):
     """Phase 5: training on in stages."""
     baking: BakingConfig = BakingConfig()
     """Phase 6: tools, memory and a persona."""
-    adas: AdasConfig = AdasConfig()
-    """Phase 7: expert vectors, and the search for a design."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How phases are judged."""
 

@@ -33,7 +33,6 @@ def test_phases_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         "bitnet",
         "forge",
         "baking",
-        "adas",
     ]
 
 
