@@ -21,8 +21,10 @@ from phases.adas.archive import Archive
 
 SPREAD = 0.1
 """Standard deviation of each gain and level before anything is known, in shares of units that are right."""
-VARIANCE = 0.25
-"""Of one unit: that of a fair coin, the largest there is."""
+VARIANCE = 0.1
+"""Of one unit's difference to the parent, which plays the same units: one in ten comes out otherwise."""
+BOLDNESS = 0.5
+"""Draws spread over so much of what is possible: there are more techniques than candidates to try them with."""
 Value = Callable[[Sequence[str]], float]
 """Fitness over the parent's of a design with such parts."""
 
@@ -53,7 +55,7 @@ class Credit:
     def draw(self, rng: np.random.Generator) -> Value:
         """What every design is worth, in one of the worlds that are possible."""
         noise_CD = np.linalg.solve(self._root_CC.T, rng.normal(size=self._mean_CD.shape))
-        drawn_CD = self._mean_CD + noise_CD
+        drawn_CD = self._mean_CD + BOLDNESS * noise_CD
         count = len(self._column)
         gains_PD = drawn_CD[:count] + drawn_CD[count]
 

@@ -23,6 +23,7 @@ from phases.adas.archive import Archive, Origin, Record, append_lines, read_line
 from phases.adas.endpoint import NoAnswer, Service
 from phases.adas.genome import Genome
 from phases.adas.proposals import Evolution, Proposal, Space
+from phases.agent.wording import clean
 from phases.errors import CheckpointError
 from phases.storage import sha256_json
 from phases.strict import StrictModel
@@ -154,7 +155,8 @@ def read_design(answer: str, space: Space, taken: set[str]) -> Proposal | str:
     if genome.key in taken:
         return "repeated"
     thought = said.get("thought")
-    kept = thought[:THOUGHT_CHARS] if isinstance(thought, str) else ""
+    # Cleaned once more: its escapes have become signs only now.
+    kept = clean(thought[:THOUGHT_CHARS]) if isinstance(thought, str) else ""
     return Proposal(genome, Origin(operator="model", thought=kept))
 
 

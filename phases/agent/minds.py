@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from phases.agent.design import Design, Thoughts
+from phases.agent.design import Design, Mixture, Thoughts
 from phases.agent.experts import Experts, has_experts
 from phases.agent.template import with_tools
 from phases.checkpoint import Checkpoint
@@ -48,7 +48,10 @@ class Minds:
 
         Thoughts of equal seeds are equal: a thinking model is made anew every time, and begins anew to draw.
         """
-        plain = self._base if self.experts is None else self.experts.model(design.mixture, expert)
+        plain = self._base
+        # Asked only where it matters: vectors beside weights that hold a mixture already belong to other weights.
+        if (expert is not None or design.mixture != Mixture()) and self.experts is not None:
+            plain = self.experts.model(design.mixture, expert)
         return self._thinking(plain, design.thoughts) if design.thoughts.tokens and self.thinks else plain
 
     def _thinking(self, plain: Any, thoughts: Thoughts) -> Any:

@@ -60,9 +60,9 @@ def evolution_on(archive, seed=0, population=4, **other):
     return evolution
 
 
-def children(operator, parent, other=PARENT, **kwargs):
+def children(operator, parent, other=PARENT, value=len, **kwargs):
     evolution = Evolution(space(**kwargs), 4, np.random.default_rng(0))
-    return list(evolution._operators[operator](parent, other))
+    return list(evolution._operators[operator](parent, other, value))
 
 
 # The space
@@ -163,6 +163,14 @@ def test_jitter_changes_weights_alone():
     (child,) = children("jitter", made("g0-0", code=0.5, facts=0.1))
     assert child.techniques == ("g0-0",) and set(child.weights) == set(EXPERTS)
     assert children("jitter", made("g0-0"), experts=()) == []
+
+
+def test_compose_takes_the_best_of_each_group_that_helps():
+    gains = {"g0-1": 0.1, "g0-2": 0.3, "g1-0": 0.2, "g2-0": 0.05, "g3-1": 0.4}
+    value = lambda names: sum(gains.get(name, -1.0) for name in names)  # noqa: E731
+    (child,) = children("compose", made(code=0.5), value=value)
+    assert child.techniques == ("g3-1", "g0-2", "g1-0") and child.weights == {"code": 0.5}
+    assert children("compose", PARENT, value=lambda names: -1.0)[0].techniques == ()
 
 
 def test_weights_go_where_one_expert_a_conversation_is_chosen():

@@ -18,6 +18,7 @@ from phases.adas.report import ARCHIVE, CONTROL, read_report
 from phases.adas.run import PHASE, run
 from phases.agent.design import Design
 from phases.agent.library import read_library
+from phases.agent.minds import Minds
 from phases.agent.settings import SETTINGS, AgentSettings, read_settings
 from phases.baking.bundle import add_files
 from phases.baking.config import BakingConfig
@@ -146,6 +147,7 @@ def test_a_mixture_is_folded_into_the_weights_and_dispatch_is_not(
     assert designs["uniform experts"] == Design().mixture and designs["expert by classifier"].dispatch == "classifier"
     for agent in made.values():
         read_lattices(agent.path)
+        Minds(agent).model(read_settings(agent.path).design)  # vectors of the parent's weights do not stand in the way
 
 
 def test_a_model_that_is_no_agent_has_questions_only(

@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 import torch
 
+from phases.adas.vectors import ExpertIndex, weights_digest, write_index, write_vectors
 from phases.agent.acting import Acting
 from phases.agent.calls import Call, CallFormat, Message
 from phases.agent.conversation import CallRecord, TurnLimits
 from phases.agent.design import Design
+from phases.agent.library import Example, Library
 from phases.agent.minds import Minds
 from phases.agent.playing import opening
 from phases.agent.settings import AgentSettings
 from phases.agent.template import CHAT_TEMPLATE
 from phases.agent.tool import Tool, ToolContext, ToolError, built_in
 from phases.agent.writing import BatchWriter
+from phases.bitnet.tensors import ternary_names
 from phases.checkpoint import Manifest, save_checkpoint
 from phases.data.tokenizer import train_tokenizer
 from phases.quiet_star.decoder import ThinkingDecoder
@@ -276,3 +279,40 @@ def test_minds_without_thoughts_or_experts_have_none(make_model: Callable[..., A
     assert not minds.thinks and minds.experts is None and minds.model(design) is minds.model(Design(), "python")
     acting = Acting(minds, [], SHORT.model_copy(update={"design": design}))
     assert len(acting.take_turns(user("a"), ToolContext())) == 1 and math.isfinite(acting.writer().rounds)
+
+
+def solved(domain: str, text: str) -> Example:
+    return Example(domain=domain, messages=({"role": "user", "content": text}, {"role": "assistant", "content": "z"}))
+
+
+@pytest.mark.parametrize("dispatch", ["keywords", "classifier", "few_shot"])
+def test_real_experts_are_dispatched(make_model: Callable[..., Any], tmp_path: Path, dispatch: str) -> None:
+    """Each conversation is written by the very weights of its expert, and by the base where there is none for it."""
+    model, tokenizer = make_model("llama", vocab_size=260), train_tokenizer(["a"], 260)
+    base = save_checkpoint(tmp_path / "base", model, tokenizer, Manifest("baking"))
+    linear = {name: model.get_parameter(name).detach() for name in ternary_names(model)}
+    torch.manual_seed(0)
+    added = {name: {m: torch.randn_like(w) for m, w in linear.items()} for name in ("sums", "talk")}
+    write_vectors(tmp_path, "task", added)
+    write_index(tmp_path, ExpertIndex(names=("sums", "talk"), kinds=("task",), base=weights_digest(linear)))
+    library = Library(examples=(solved("sums", "compute 3*4"), solved("talk", "hello there"), solved("z", "x y")))
+    design = Design.model_validate({"mixture": {"kind": "task", "dispatch": dispatch}})
+    minds = Minds(base, tmp_path)
+    acting = Acting(minds, [], SHORT.model_copy(update={"design": design}), library=library)
+    asked = user("hello you", "compute 1+1", "x y")
+    texts = [turn.text for turn in acting.take_turns(asked, ToolContext())]
+    plain = {
+        name: BatchWriter(minds.model(design, name), tokenizer, [], SHORT.limits) for name in (None, "sums", "talk")
+    }
+    alone = {name: [one.text.strip() for one in write(asked)] for name, write in plain.items()}
+    assert len({tuple(one) for one in alone.values()}) == 3
+    if dispatch == "few_shot":
+        assert all(text in (alone["sums"][i], alone["talk"][i]) for i, text in enumerate(texts))
+    else:
+        assert texts == [alone["talk"][0], alone["sums"][1], alone[None][2]]
+
+
+def test_an_agent_that_knows_of_no_design_has_the_default_one() -> None:
+    written = AgentSettings().model_dump(mode="json")
+    del written["design"]
+    assert AgentSettings.model_validate(written).design == Design()
