@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 
 from evaluation.judgement import Table
 from evaluation.plots import new_figure
-from phases.adas.archive import Record, read_lines
+from phases.adas.archive import Record
 from phases.adas.pareto import ranks
 from phases.adas.report import ARCHIVE, CONTROL, read_report
+from phases.json_lines import read_lines
 
 
 def pareto_plot(ours: Sequence[Record], random: Sequence[Record]) -> Figure:

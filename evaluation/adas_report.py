@@ -7,10 +7,11 @@ import numpy as np
 from evaluation.adas_measures import NAME, PARENT, Field
 from evaluation.judgement import Cell, Table
 from evaluation.metric import Values, standard_error
-from phases.adas.archive import Record, read_lines
+from phases.adas.archive import Record
 from phases.adas.genome import PARENT as PARENT_GENOME
 from phases.adas.report import ARCHIVE, AdasReport
 from phases.adas.trials import LEFT_OUT
+from phases.json_lines import read_lines
 
 SHOWN = 20
 """Designs of the archive that the report shows."""

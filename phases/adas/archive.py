@@ -14,18 +14,16 @@ Where all have to stand in one order, that is no order (a before b before c befo
 stands before the one that did not: it has been compared with others of its iteration and was among the best.
 """
 
-import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from phases.adas.genome import PARENT, Genome
 from phases.adas.pareto import Point, ranks
 from phases.errors import CheckpointError
-from phases.storage import explain_os_errors
+from phases.json_lines import append_lines, read_lines
 from phases.strict import StrictModel
 
 T = TypeVar("T")
@@ -203,26 +201,3 @@ def front_ranks(records: Sequence[Record]) -> list[int]:
             found[i] = first + rank
         first += 1 + max(own_ranks)
     return found
-
-
-def read_lines(path: Path, parse: Callable[[Any], T]) -> list[T]:
-    """The whole lines of a file of JSON lines, none where there is no file; a cut-off last line is removed from it."""
-    if not path.exists():
-        return []
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if len(whole) < len(text):
-        with explain_os_errors(path), path.open("rb+") as file:
-            file.truncate(len(whole))
-    try:
-        return [parse(json.loads(line)) for line in whole.decode().splitlines()]
-    except (ValueError, ValidationError):
-        raise CheckpointError(f"{path}: altered (a line is not a record); delete it and run again") from None
-
-
-def append_lines(path: Path, lines: Iterable[str]) -> None:
-    """Add lines to a file and have them on the disk."""
-    with explain_os_errors(path), path.open("a", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())

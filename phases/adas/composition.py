@@ -10,15 +10,13 @@ an optimum some σ away is in reach. What is found is where the distribution end
 happened to measure best is 1.3 to 2 times as far above the optimum.
 """
 
-import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from phases.adas.learning import domain_losses
 from phases.adas.vectors import Kind, record_found
@@ -27,8 +25,8 @@ from phases.agent.experts import Experts
 from phases.baking.rows import Encoded
 from phases.checkpoint import Checkpoint
 from phases.errors import CheckpointError
+from phases.json_lines import append_lines, read_lines
 from phases.phase import MetricsCallback, ignore_metrics
-from phases.storage import explain_os_errors
 from phases.strict import StrictModel
 
 _DRAWS = 41
@@ -192,42 +190,16 @@ def compose(
         alone = {name: domain_losses(experts.model(Mixture(kind=kind), name), held_out) for name in experts.names}
         losses[kind] = {PARENT: before, **alone}
         log = vectors.parent / f"composition.{kind}.jsonl"
-        known = read_log(log)
+        known = read_lines(log, Tried.model_validate, "a line is no tried weights")
 
         def value(weights: Mapping[str, float], kind: Kind = kind) -> float:
             model = experts.model(Mixture(kind=kind, weights=dict(weights)))
             return relative_loss(domain_losses(model, held_out), before, config.retention)
 
         def note(tried: Tried, kind: Kind = kind, log: Path = log) -> None:
-            append_log(log, tried)
+            append_lines(log, [tried.model_dump_json()])
             metrics(tried.iteration, {f"composition/{kind}/loss": tried.value})
 
         found = cross_entropy_method(value, experts.names, config, seed, known, note)
         record_found(vectors, kind, found.weights)
     return losses
-
-
-def append_log(path: Path, tried: Tried) -> None:
-    """Add one line."""
-    with explain_os_errors(path), path.open("a", encoding="utf-8") as file:
-        file.write(tried.model_dump_json() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_log(path: Path) -> list[Tried]:
-    """The whole lines of a log, none where there is none; a cut-off last line is removed from the disk.
-
-    Raises `CheckpointError` when a line is something else.
-    """
-    if not path.exists():
-        return []
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if len(whole) < len(text):
-        with explain_os_errors(path), path.open("rb+") as file:
-            file.truncate(len(whole))
-    try:
-        return [Tried.model_validate(json.loads(line)) for line in whole.decode().splitlines()]
-    except (ValueError, ValidationError):
-        raise CheckpointError(f"{path}: altered (a line is no tried weights); delete it and run again") from None

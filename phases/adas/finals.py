@@ -7,10 +7,10 @@ On the rungs of a search the best of many looks better than it is. The parent is
 nothing better changes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from phases.adas.archive import Archive, Scores, fitness
+from phases.adas.archive import Archive, Evaluate, Scores, fitness
 from phases.adas.config import AdasConfig
 from phases.adas.genome import PARENT, Genome
 from phases.adas.report import Finding, Searched
@@ -38,9 +38,6 @@ class Scorer:
 
     def _over(self, scores: Scores, rung: int) -> Scores:
         return scores.model_copy(update={"work": scores.work / max(1e-9, self.parents[rung].work)})
-
-
-Evaluate = Callable[[Sequence[Genome], int], list[Scores]]
 
 
 class Finals:

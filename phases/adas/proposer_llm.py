@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from phases.adas.archive import Archive, Origin, Record, append_lines, read_lines
+from phases.adas.archive import Archive, Origin, Record
 from phases.adas.endpoint import NoAnswer, Service
 from phases.adas.genome import Genome
 from phases.adas.proposals import Evolution, Proposal, Space
 from phases.agent.wording import clean
 from phases.errors import CheckpointError
+from phases.json_lines import append_lines, read_lines
 from phases.storage import sha256_json
 from phases.strict import StrictModel
 

@@ -72,6 +72,8 @@ class Thoughts(StrictModel):
     """Start delimiters only: time to think, without words (arXiv 2310.02226)."""
 
 
+Form = Literal["as_said", "keywords", "quoted"]
+Dispatch = Literal["none", "keywords", "classifier", "few_shot"]
 Select = Literal["vote", "likelihood", "mean_likelihood", "agreement", "executed"]
 
 
@@ -151,7 +153,7 @@ class Retrieving(StrictModel):
 
     first: int = Field(0, ge=0)
     """So many passages are read before answering a question with a quoted part (RAG, arXiv 2005.11401)."""
-    query: Literal["as_said", "keywords", "quoted"] = "as_said"
+    query: Form = "as_said"
     """What a look-up asks for, the tools' included: the words as they are, without stop words, or the quoted part."""
 
 
@@ -167,7 +169,7 @@ class Mixture(StrictModel):
     """Weights by expert instead of the recipe's."""
     scale: float = 1.0
     """Factor of all weights."""
-    dispatch: Literal["none", "keywords", "classifier", "few_shot"] = "none"
+    dispatch: Dispatch = "none"
     """One expert for each conversation instead: by words of its domain, by the classifier of questions, or by how well
     it predicts solved examples like the question."""
 

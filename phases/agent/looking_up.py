@@ -11,16 +11,14 @@ before the question, or into a system message, the same passages helped less. It
 
 import re
 from collections.abc import Collection
-from typing import Literal
 
 from phases.agent.calls import Call
-from phases.agent.design import Design
+from phases.agent.design import Design, Form
 from phases.agent.summary import split_sentences
 from phases.agent.tool import ToolContext
 from phases.agent.tools.retrieve import RESULT_CHARS, shortened
 from phases.agent.wording import query_words
 
-Form = Literal["as_said", "keywords", "quoted"]
 LOOK_UPS = ("retrieve", "search")
 """Tools that look things up; where one finds nothing, the other is asked."""
 NOTHING = "nothing found"

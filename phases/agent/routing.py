@@ -12,14 +12,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from phases.agent.design import Dispatch
 from phases.agent.library import Example, Library, Nearest, features
 from phases.agent.template import encode_chat
 
-Dispatch = Literal["none", "keywords", "classifier", "few_shot"]
 TELLING = 12
 """Keywords of a domain."""
 SHOTS = 4

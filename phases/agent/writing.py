@@ -10,6 +10,7 @@ A prompt is what a baked model no longer needs: the persona's system text, the t
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from phases.agent.calls import CallFormat, Message
@@ -85,17 +86,22 @@ class BatchWriter:
         self.decoding = Decoding(temperature=temperature) if decoding is None else decoding
         self.grammar: CallConstraint | None = None
         if constrained and tools and calls:
-            self.grammar = CallConstraint(tokenizer, CallGrammar(CallFormat.of(tokenizer), tools))
+            self.grammar = CallConstraint(tokenizer, CallGrammar(self.form, tools))
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
         self.stop = stop_ids(model, tokenizer)
         self.rounds = 0
         """How often it was asked: every time draws numbers of its own."""
 
+    @cached_property
+    def form(self) -> CallFormat:
+        """Of the model's calls. Raises `CheckpointError` for a chat template that knows none."""
+        return CallFormat.of(self.tokenizer)
+
     def take_turns(
         self, conversations: Sequence[Sequence[Message]], contexts: Contexts, watch: Watch = nobody
     ) -> list[Turn]:
         """The assistant's turn in each conversation, and nothing more than that."""
-        toolbox = Toolbox(CallFormat.of(self.tokenizer), self.tools, contexts)
+        toolbox = Toolbox(self.form, self.tools, contexts)
         return take_turns(self, conversations, toolbox, self.limits, watch)
 
     def __call__(self, conversations: Sequence[Sequence[Message]]) -> list[Written]:
@@ -169,9 +175,9 @@ class BatchWriter:
             parts.append(Begun([begun.get(number, ()) for number in range(_room(requests))]))
         if any(request.rules for request in requests):
             rules = {request.number: request.rules for request in requests}
-            parts.append(Grounded(self.tokenizer, CallFormat.of(self.tokenizer), rules))
+            parts.append(Grounded(self.tokenizer, self.form, rules))
         if not all(request.calls for request in requests):
-            none = CallConstraint(self.tokenizer, NoCalls(CallFormat.of(self.tokenizer)))
+            none = CallConstraint(self.tokenizer, NoCalls(self.form))
             parts.append(_Some({request.number: none for request in requests if not request.calls}))
         if self.grammar is not None:
             parts.append(self.grammar)

@@ -6,17 +6,13 @@ as if nothing had happened. A last line that was cut off is dropped; a line that
 error. Equal genomes are measured once.
 """
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from phases.errors import CheckpointError
 from phases.evomerge.genome import Genome
-from phases.storage import explain_os_errors
+from phases.json_lines import append_lines, read_lines
 from phases.strict import StrictModel
 
 Specialities = Mapping[str, float]
@@ -60,7 +56,7 @@ class Lineage:
         self._evaluate = evaluate
         self._path = path
         self._known = {} if known is None else known
-        self._recorded = _read(path) if path and path.exists() else []
+        self._recorded = read_lines(path, Record.model_validate) if path else []
         for record in self._recorded:
             self._known.setdefault(record.genome.key, record.scores)
 
@@ -81,10 +77,7 @@ class Lineage:
     def _append(self, records: Sequence[Record]) -> None:
         if self._path is None or not records:
             return
-        with explain_os_errors(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.writelines(record.model_dump_json() + "\n" for record in records)
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self._path, (record.model_dump_json() for record in records))
 
     @property
     def best(self) -> Record:
@@ -95,16 +88,3 @@ class Lineage:
 def _record(candidate: Candidate, scores: Specialities) -> Record:
     values = dict(scores)
     return Record(**dict(candidate), scores=values, fitness=sum(values.values()) / len(values))
-
-
-def _read(path: Path) -> list[Record]:
-    """The whole records of a file; a cut-off last line is removed from the disk."""
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if len(whole) < len(text):
-        with explain_os_errors(path), path.open("rb+") as file:
-            file.truncate(len(whole))
-    try:
-        return [Record.model_validate(json.loads(line)) for line in whole.decode().splitlines()]
-    except (ValueError, ValidationError):
-        raise CheckpointError(f"{path}: altered (a line is not a record); delete it and run again") from None

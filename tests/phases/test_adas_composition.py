@@ -12,14 +12,13 @@ from phases.adas import composition
 from phases.adas.composition import (
     CompositionConfig,
     Tried,
-    append_log,
     cross_entropy_method,
-    read_log,
     relative_loss,
 )
 from phases.adas.mixing import DENSITY, elected, weighted_sum
 from phases.errors import CheckpointError
 from phases.evomerge.ties import ties
+from phases.json_lines import append_lines, read_lines
 
 NAMES = ("python", "facts", "reasoning")
 OPTIMUM = {"python": 0.4, "facts": -0.25, "reasoning": 0.0}
@@ -104,16 +103,21 @@ def test_a_killed_search_goes_on_where_it_stood(tmp_path: Path) -> None:
         return quadratic(weights)
 
     with pytest.raises(Killed):
-        cross_entropy_method(kill, NAMES, config, 5, note=lambda tried: append_log(log, tried))
+        cross_entropy_method(kill, NAMES, config, 5, note=lambda tried: append_lines(log, [tried.model_dump_json()]))
     with log.open("a") as file:
         file.write('{"iteration": 3, "wei')
-    known, again = read_log(log), []
+    known, again = read_lines(log, Tried.model_validate), []
     found = cross_entropy_method(
-        lambda w: again.append(w) or quadratic(w), NAMES, config, 5, known, lambda tried: append_log(log, tried)
+        lambda w: again.append(w) or quadratic(w),
+        NAMES,
+        config,
+        5,
+        known,
+        lambda tried: append_lines(log, [tried.model_dump_json()]),
     )
     assert found == cross_entropy_method(quadratic, NAMES, config, 5)
     assert len(known) == 21 and len(again) == len(found.history) - 21
-    assert tuple(read_log(log)) == found.history
+    assert tuple(read_lines(log, Tried.model_validate)) == found.history
 
 
 def test_the_log_of_another_search_is_refused(tmp_path: Path) -> None:
@@ -122,8 +126,8 @@ def test_the_log_of_another_search_is_refused(tmp_path: Path) -> None:
         cross_entropy_method(quadratic, NAMES, CompositionConfig(), 2, known)
     (tmp_path / "log").write_text('{"iteration": "one"}\n')
     with pytest.raises(CheckpointError, match="log: altered"):
-        read_log(tmp_path / "log")
-    assert read_log(tmp_path / "none") == []
+        read_lines(tmp_path / "log", Tried.model_validate)
+    assert read_lines(tmp_path / "none", Tried.model_validate) == []
 
 
 def test_what_is_minimised_is_the_mean_and_what_was_forgotten() -> None:

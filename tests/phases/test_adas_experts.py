@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from phases.adas.composition import CompositionConfig, compose, read_log
+from phases.adas.composition import CompositionConfig, Tried, compose
 from phases.adas.learning import ExpertsConfig, domain_losses, learn_experts
 from phases.adas.vectors import read_index, record_found
 from phases.agent.design import Mixture
@@ -27,6 +27,7 @@ from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkp
 from phases.dataset import Dataset
 from phases.errors import CheckpointError, ConfigError
 from phases.evomerge.ties import ties
+from phases.json_lines import read_lines
 
 GROUP = 16
 NAMES = ("python", "facts", "small_talk")
@@ -325,7 +326,7 @@ def test_composing_finds_weights_writes_them_and_resumes(
     assert losses["task"]["facts"] == domain_losses(experts.model(Mixture(kind="task"), "facts"), held_out)
     log = tmp_path / "composition.task.jsonl"
     whole, lines = (folder / EXPERTS_INDEX).read_bytes(), log.read_text().splitlines(keepends=True)
-    tried = read_log(log)
+    tried = read_lines(log, Tried.model_validate)
     best = tried[-1] if tried[-1].value < tried[0].value else min(tried, key=lambda one: one.value)
     assert len(lines) == 10 and tried[0].value == 1 and best.weights == index.found["task"]
     log.write_text("".join(lines[:5]))

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from phases.adas import exploring, scoring
-from phases.adas.archive import Record, read_lines
+from phases.adas.archive import Record
 from phases.adas.bundle import write_agent
 from phases.adas.config import AdasConfig
 from phases.adas.genome import PARENT, Genome
@@ -28,6 +28,7 @@ from phases.bitnet.storage import read_lattices
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint
 from phases.dataset import Dataset
 from phases.errors import CheckpointError
+from phases.json_lines import read_lines
 
 BAKED = BakingConfig.parse(
     {
