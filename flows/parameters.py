@@ -31,7 +31,7 @@ from phases.quiet_star.config import QuietStarConfig
 from phases.storage import explain_os_errors
 from phases.strict import StrictModel
 
-Runner = Literal["threads", "dask", "ray"]
+Runner = Literal["threads", "processes", "dask", "ray"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 SEEDED = ("data", "evaluation", *CHAIN)
 """Sections that take the run's seed when they set none of their own."""
@@ -63,7 +63,7 @@ class ForgeConfig(StrictModel):
     chain: tuple[PhaseName, ...] = CHAIN
     """Phases to run, in order."""
     runner: Runner = "threads"
-    """Where a population is scored: in this process, or on Prefect's Dask or Ray task runner."""
+    """Where a population is scored: in this process, in one a core, or on Prefect's Dask or Ray task runner."""
     agent: str = Field("forge-agent", pattern=NAME)
     """Name in MLflow's registry that the finished agent becomes a version of."""
     approval: ApprovalConfig = ApprovalConfig()

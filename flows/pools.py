@@ -1,15 +1,15 @@
 """Pools: where the independent jobs of a phase run.
 
-`threads` is this process, one job after the other: a small merge already keeps torch's threads busy. `dask` and `ray`
-submit every job as a task to Prefect's task runner for them, inside a nested flow whose cluster lives as long as the
-phase. Both start a local cluster of one worker a core, and both give a job whose worker dies to another worker, three
-times; then it is an error. (Prefect shows such a task as Pending with Dask and as Crashed with Ray; the flow fails.)
+`threads` is this process, one job after the other, with all of torch's threads; `processes` are one a core, with one
+thread each (`flows.processes`). `dask` and `ray` submit every job as a task to Prefect's task runner for them, inside a
+nested flow whose cluster lives as long as the phase. These two start a local cluster of one worker a core, and both give
+a job whose worker dies to another worker, three times; then it is an error. (Prefect shows such a task as Pending with
+Dask and as Crashed with Ray; the flow fails.)
 """
 
 import contextlib
 import contextvars
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -20,7 +20,8 @@ from prefect.context import TaskRunContext
 from prefect.task_runners import TaskRunner
 
 from flows.parameters import Runner
-from phases.errors import InputError, MissingDependency
+from flows.processes import cores, lost, with_processes
+from phases.errors import MissingDependency
 from phases.phase import Pool, serial_pool
 
 T = TypeVar("T")
@@ -35,6 +36,8 @@ def with_pool(runner: Runner, work: Callable[[Pool], T]) -> T:
     """
     if runner == "threads":
         return work(serial_pool)
+    if runner == "processes":
+        return with_processes(work)
     here = Here(work)
 
     @flow(name=f"population on {runner}", task_runner=_task_runner(runner), persist_result=False)
@@ -47,10 +50,7 @@ def with_pool(runner: Runner, work: Callable[[Pool], T]) -> T:
     except Exception as error:
         if f"{type(error).__module__.partition('.')[0]}.{type(error).__name__}" not in LOST:
             raise
-        raise InputError(
-            f"runner: {runner}: a job killed its worker four times ({type(error).__name__}), most likely for want of "
-            "memory; use runner=threads or a smaller model; the same command resumes"
-        ) from error
+        raise lost(runner, f"a job killed its worker four times ({type(error).__name__})") from error
 
 
 class Here(Generic[T]):
@@ -85,17 +85,17 @@ def _outside_the_task() -> contextvars.Context:
 
 
 def _task_runner(runner: Runner) -> TaskRunner[Any]:
-    cores = len(os.sched_getaffinity(0))
+    workers = cores()
     try:
         if runner == "dask":
             from prefect_dask import DaskTaskRunner
 
-            cluster = {"n_workers": cores, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+            cluster = {"n_workers": workers, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
             return DaskTaskRunner(cluster_kwargs=cluster)  # type: ignore[no-any-return]
         from prefect_ray import RayTaskRunner
 
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-        init = {"num_cpus": cores, "_node_ip_address": "127.0.0.1", **quiet}
+        init = {"num_cpus": workers, "_node_ip_address": "127.0.0.1", **quiet}
         return RayTaskRunner(init_kwargs=init)  # type: ignore[no-any-return]
     except ImportError:
         fix = f"pip install 'agent-forge[{runner}]'"

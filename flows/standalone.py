@@ -12,6 +12,7 @@ from pathlib import Path
 from flows.chain import find_phase
 from flows.console import say
 from flows.parameters import ForgeConfig, Runner
+from flows.processes import with_processes
 from flows.runs_folder import hold
 from flows.stage import Stage
 from phases.checkpoint import Checkpoint, open_checkpoint
@@ -55,6 +56,8 @@ def make(stage: Stage, runner: Runner) -> Checkpoint:
         return done
     if runner == "threads":
         return stage.run()
+    if runner == "processes":
+        return with_processes(lambda pool: stage.run(pool=pool))
     # Imported here: Prefect takes seconds that a phase without a cluster need not wait.
     from flows.pools import with_pool
     from flows.serverless import served

@@ -33,11 +33,13 @@ class Scores(StrictModel):
     """What became of a design on the units of one rung."""
 
     quality: dict[str, float] = Field(min_length=1)
-    """Share that was right, by domain."""
+    """Share that was right, by domain; 0 of one that was stopped, of which nothing is known."""
     n: dict[str, int]
     """Units that were played, by domain."""
     work: float = Field(ge=0)
-    """Tokens through layers, as a multiple of the parent's."""
+    """Tokens through layers, as a multiple of the parent's; at least, where it was stopped."""
+    stopped: bool = False
+    """Whether it was beyond the budget before it had played its units."""
 
     @model_validator(mode="after")
     def _same_domains(self) -> Self:

@@ -21,7 +21,7 @@ class AdasConfig(PhaseConfig):
     """Expert vectors: how they are learnt."""
     composition: CompositionConfig = CompositionConfig()
     """How their mixture is found."""
-    search: SearchConfig = SearchConfig(population=12, rungs=(8, 16))
+    search: SearchConfig = SearchConfig(rungs=(8, 24))
     """How designs are searched for."""
     search_turns: int | None = Field(2, ge=1)
     """Turns that a conversation of the search has at most: they are written one after the other, and cost as much each.

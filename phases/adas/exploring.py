@@ -50,7 +50,7 @@ def explore(
     (work / LIBRARY).write_text(library + "\n", encoding="utf-8")
     vectors = learn_experts(parent, data, lessons, config.experts, work, metrics, config.seed)
     losses = compose(parent, vectors, held_out, config.composition, config.seed, metrics)
-    scorer = Scorer(_setting(parent, data, config, vectors, pool), pool)
+    scorer = Scorer(_setting(parent, data, config, vectors, pool), pool, config.search.budget)
     ours, control = _search(techniques, tuple(lessons), scorer, config, work, metrics)
     finals, index = Finals(scorer, config), read_index(vectors)
     names = index.names

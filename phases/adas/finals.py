@@ -24,6 +24,8 @@ class Scorer:
 
     setting: Setting
     pool: Pool
+    budget: float
+    """Multiple of the parent's work beyond which a design is stopped."""
     parents: dict[int, Scores] = field(default_factory=dict)
     """The parent's own on every rung, whose work is tokens a conversation."""
 
@@ -32,7 +34,10 @@ class Scorer:
         if rung not in self.parents:
             self.parents[rung] = self.pool(score_job, [Job(self.setting, PARENT.key, rung)])[0]
         others = [genome for genome in genomes if genome != PARENT]
-        played = self.pool(score_job, [Job(self.setting, genome.key, rung) for genome in others])
+        # In the finals nobody is stopped: their figures are reported.
+        last = rung == len(self.setting.units) - 1
+        most = None if last else self.budget * self.parents[rung].work
+        played = self.pool(score_job, [Job(self.setting, genome.key, rung, most) for genome in others])
         found = dict(zip((genome.key for genome in others), played, strict=True))
         return [self._over(found.get(genome.key, self.parents[rung]), rung) for genome in genomes]
 

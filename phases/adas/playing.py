@@ -38,6 +38,8 @@ class Played:
     """By domain: how right each conversation was, 0 to 1."""
     work: float
     """Tokens through all layers, a conversation."""
+    stopped: bool = False
+    """Whether it was beyond its budget before the end, so that nothing is known of what is right."""
 
     @property
     def mean(self) -> float:
@@ -45,15 +47,23 @@ class Played:
         return float(np.mean([np.mean(values) for values in self.right.values()]))
 
 
+class BeyondBudget(Exception):
+    """More work than was allowed."""
+
+
 class Meter:
     """A hook that counts the tokens which go through the layers that it is on."""
 
     def __init__(self) -> None:
         self._passed, self._layers = 0, 1
+        self.limit: float | None = None
+        """`tokens` beyond which nothing goes on: `BeyondBudget` is raised."""
 
     def __call__(self, layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         hidden_BTD = args[0] if args else kwargs["hidden_states"]
         self._passed += hidden_BTD.shape[0] * hidden_BTD.shape[1]
+        if self.limit is not None and self.tokens > self.limit:
+            raise BeyondBudget
 
     @property
     def tokens(self) -> float:
@@ -95,17 +105,28 @@ def play(
     library: Library,
     batch: int = 64,
     seed: int = 0,
+    most: float | None = None,
 ) -> Played:
-    """Every conversation of the trials by the agent of `settings`, all of them at the same time."""
+    """Every conversation of the trials by the agent of `settings`, all of them at the same time.
+
+    It is stopped where its work is more than `most`.
+    """
     every = [(domain, trial) for domain, found in trials.items() for trial in found]
     acting = Acting(minds, course.tools, settings, library=library, batch=batch, seed=(seed,))
-    before = minds.meter.tokens
-    with Memories(course.context, [trial.scenario for _, trial in every]) as memories:
-        done, _ = converse(acting.take_turns, [trial.scenario for _, trial in every], memories.of)
+    before, count = minds.meter.tokens, max(1, len(every))
+    minds.meter.limit = None if most is None else before + most * count
+    try:
+        with Memories(course.context, [trial.scenario for _, trial in every]) as memories:
+            done, _ = converse(acting.take_turns, [trial.scenario for _, trial in every], memories.of)
+    except BeyondBudget:
+        nothing = {domain: np.zeros(len(found)) for domain, found in trials.items()}
+        return Played(nothing, (minds.meter.tokens - before) / count, stopped=True)
+    finally:
+        minds.meter.limit = None
     right: dict[str, list[float]] = {domain: [] for domain in trials}
     for (domain, trial), turns in zip(every, done, strict=True):
         right[domain].append(trial.right(turns, settings.persona))
-    work = (minds.meter.tokens - before) / max(1, len(every))
+    work = (minds.meter.tokens - before) / count
     return Played({domain: np.array(values) for domain, values in right.items()}, work)
 
 

@@ -57,10 +57,15 @@ class Space:
     """All designs that can be proposed."""
 
     def __init__(
-        self, pool: Mapping[str, Technique], experts: tuple[str, ...], max_techniques: int, sigma: float
+        self,
+        pool: Mapping[str, Technique],
+        experts: tuple[str, ...],
+        max_techniques: int,
+        sigma: float,
+        budget: float,
     ) -> None:
-        """`sigma`: standard deviation of a step of an expert's weight."""
-        self.pool, self.experts, self.sigma = pool, experts, sigma
+        """`sigma`: standard deviation of a step of an expert's weight; `budget`: work over the parent's at most."""
+        self.pool, self.experts, self.sigma, self.budget = pool, experts, sigma, budget
         self.groups: dict[str, list[str]] = {}
         """Techniques by group."""
         for name in sorted(pool):
@@ -140,7 +145,7 @@ class Evolution:
             archive.latest.values(), key=lambda r: (not r.feasible, -r.rung, self._order[r.id, r.rung], r.id)
         )
         self._survivors = by_order[: self.population]
-        self._credit = Credit((*self.space.pool, WEIGHTS), archive)
+        self._credit = Credit((*self.space.pool, WEIGHTS), archive, self.space.budget)
         self._outcomes = self._count(archive)
 
     def propose(self, taken: set[str], so_far: list[Genome]) -> Proposal | None:

@@ -75,7 +75,6 @@ class Guided(Evolution):
         space: Space,
         population: int,
         rng: np.random.Generator,
-        budget: float,
         archive: Path | None,
     ) -> None:
         """`archive`: path of its file, beside which the exchange is kept. Raises `ConfigError` without the key."""
@@ -85,7 +84,7 @@ class Guided(Evolution):
         self._recorded = read_lines(self._path, Exchange.model_validate) if self._path else []
         self._asked = self._failures = 0
         self._share = max(1, round(population * settings.share))
-        self._system = _SYSTEM.format(most=space.most, budget=budget, pool=_pool(space))
+        self._system = _SYSTEM.format(most=space.most, budget=space.budget, pool=_pool(space))
         self._shown = ""
 
     def look(self, archive: Archive) -> None:
@@ -200,5 +199,7 @@ def _line(record: Record) -> str:
     """One design and its scores."""
     scores = record.scores
     domains = ", ".join(f"{name} {scores.quality[name]:.3f} of {scores.n[name]}" for name in sorted(scores.quality))
+    if scores.stopped:
+        return f"- {record.genome.describe()}: stopped beyond the budget"
     over = "" if record.feasible else ", beyond the budget"
     return f"- {record.genome.describe()}: fitness {record.fitness:.3f}, work {scores.work:.2f}{over} ({domains})"

@@ -55,6 +55,8 @@ class Job:
     genome: str
     """JSON, so that the job travels to other processes and machines as plain text."""
     rung: int
+    most: float | None = None
+    """Work, in tokens a conversation, beyond which it is stopped."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ def score_job(job: Job) -> Scores:
     last = job.rung == len(job.setting.units) - 1
     units, turns = job.setting.units[job.rung], None if last else job.setting.turns
     trials = first(course.trials[job.setting.split], course.domains, units, turns)
-    played = play(here.minds, course, settings, trials, here.library, job.setting.batch, job.setting.seed)
+    played = play(here.minds, course, settings, trials, here.library, job.setting.batch, job.setting.seed, job.most)
     quality = {domain: float(values.mean()) for domain, values in played.right.items()}
-    return Scores(quality=quality, n={d: len(v) for d, v in played.right.items()}, work=played.work)
+    n = {domain: len(values) for domain, values in played.right.items()}
+    return Scores(quality=quality, n=n, work=played.work, stopped=played.stopped)
 
 
 def close() -> None:

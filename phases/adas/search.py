@@ -5,8 +5,8 @@
     found.best.genome, found.units
     random_search(POOL, experts, evaluate, SearchConfig(), 0, Archive(), found.units)
 
-Iteration 0 plays the parent and as many single techniques as a population holds, spread over the groups. Every later
-iteration plays a population of proposals: evolution's, or partly those of a language model that is shown the archive.
+Iteration 0 plays the parent and single techniques, spread over the groups: what helps alone mostly helps in company, and
+is found there with the least noise. Every later iteration plays a population of proposals: evolution's, or partly those of a language model that is shown the archive.
 
 An iteration is a successive halving (arXiv 1502.07943): all play the first rung, the best 1/η of them the next, and so
 on; who is beyond the budget of work goes no further. Random search is given the same parent, pool, halving and number
@@ -38,16 +38,18 @@ class SearchConfig(StrictModel):
 
     iterations: int = Field(10, ge=1, le=10_000)
     """Iterations, the one with single techniques counted."""
-    population: int = Field(12, ge=2, le=1024)
-    """Candidates an iteration; the parent comes on top of the first."""
+    population: int = Field(8, ge=2, le=1024)
+    """Candidates an iteration but the first."""
+    singles: int = Field(48, ge=1)
+    """Single techniques in the first iteration, the parent on top; those of small groups first."""
     rungs: tuple[int, ...] = Field((8, 24, 72), min_length=1)
     """Units of each domain that a candidate plays on each rung; a rung has more than the one before it."""
     eta: int = Field(3, ge=2, le=16)
     """One in so many goes on to the next rung."""
     max_techniques: int = Field(6, ge=1)
     """Techniques that a design has at most."""
-    budget: float = Field(4.0, ge=1)
-    """Work that a design may need, as a multiple of the parent's."""
+    budget: float = Field(2.0, ge=1)
+    """Work that a design may need, as a multiple of the parent's; beyond it, it is stopped."""
     sigma: float = Field(0.1, gt=0)
     """Standard deviation of a step of an expert's weight."""
     proposer: Literal["evolution"] | ModelSettings = "evolution"
@@ -117,13 +119,13 @@ def search(
     It ends early where every design has been proposed. Raises `ConfigError` where the model's key is missing.
     """
     rng = np.random.default_rng(seed)
-    space = Space(pool, experts, config.max_techniques, config.sigma)
+    space = Space(pool, experts, config.max_techniques, config.sigma, config.budget)
     proposer = Evolution(space, config.population, rng)
     if isinstance(config.proposer, ModelSettings):
-        proposer = Guided(config.proposer, space, config.population, rng, config.budget, archive.path)
+        proposer = Guided(config.proposer, space, config.population, rng, archive.path)
     play = _Play(evaluate, config, seed, "search", archive, progress)
     play.parent()
-    play.halve([Proposal(genome, Origin(operator="single")) for genome in space.singles(config.population, rng)], 0)
+    play.halve([Proposal(genome, Origin(operator="single")) for genome in space.singles(config.singles, rng)], 0)
     for iteration in range(1, config.iterations):
         proposer.look(archive)
         if not play.iteration(iteration, config.population, proposer.propose):
@@ -143,7 +145,7 @@ def random_search(
 ) -> Outcome:
     """The control: uniform proposals until at least so many units were played, and less than one candidate's more."""
     rng = np.random.default_rng(seed)
-    space = Space(pool, experts, config.max_techniques, config.sigma)
+    space = Space(pool, experts, config.max_techniques, config.sigma, config.budget)
     play = _Play(evaluate, config, seed, "random", archive, progress)
     play.parent()
     iteration = 1

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,53 @@ def test_threads_are_the_serial_pool() -> None:
     assert with_pool("threads", lambda pool: pool is serial_pool)
 
 
+def test_processes_keep_the_order_and_are_others() -> None:
+    results = with_pool("processes", squares(range(5)))
+    assert [value for value, _ in results] == [0, 1, 4, 9, 16] * 2
+    assert os.getpid() not in {process for _, process in results}
+
+
+def test_an_error_in_a_process_reaches_the_caller() -> None:
+    with pytest.raises(ValueError, match="-3 is negative"):
+        with_pool("processes", squares([1, -3]))
+
+
+def test_a_killed_process_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"^runner: processes: one of its processes was killed, .* resumes$"):
+        with_pool("processes", lambda pool: pool(die, [1]))
+
+
+def test_processes_do_not_outlive_their_parent(tmp_path: Path) -> None:
+    program = (
+        "import os, signal\n"
+        "from flows.processes import with_processes\n"
+        "from tests.flows.test_pools import square\n"
+        "if __name__ == '__main__':\n"
+        "    def work(pool):\n"
+        "        print(pool(square, [1])[0][1], flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    with_processes(work)\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    killed = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert killed.returncode == -signal.SIGKILL
+    worker, deadline = int(killed.stdout), time.monotonic() + 20
+    while time.monotonic() < deadline and _lives(worker):
+        time.sleep(0.05)
+    assert not _lives(worker)
+
+
+def _lives(process: int) -> bool:
+    """Whether it runs: a dead one may wait for somebody to ask after it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.parametrize("runner", ["dask", "ray"])
 def test_missing_package_has_its_fix(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, f"prefect_{runner}", None)
@@ -67,7 +116,7 @@ def test_error_of_a_job_reaches_the_caller(runner: Runner) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("runner", ["dask", "ray"])
+@pytest.mark.parametrize("runner", ["processes", "dask", "ray"])
 def test_runner_does_not_change_the_merge(runner: Runner, done: Report, copy: ForgeConfig) -> None:
     from flows.forge_flow import forge
 

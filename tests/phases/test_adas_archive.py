@@ -99,7 +99,7 @@ def test_a_line_says_everything_about_a_candidate(tmp_path):
     line = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[1])
     assert line["genome"] == {"techniques": ["a"], "weights": {}}
     assert (line["id"], line["iteration"], line["rung"], line["rank"]) == (1, 0, 0, 0)
-    assert line["scores"] == {"quality": {"x": 0.7, "y": 0.5}, "n": {"x": 1, "y": 1}, "work": 1.0}
+    assert line["scores"] == {"quality": {"x": 0.7, "y": 0.5}, "n": {"x": 1, "y": 1}, "work": 1.0, "stopped": False}
     assert line["origin"]["operator"] == "single" and line["feasible"] is True
 
 

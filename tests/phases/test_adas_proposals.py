@@ -30,10 +30,10 @@ POOL_12 = small_pool()
 
 
 def space(pool=POOL_12, experts=EXPERTS, most=3):
-    return Space(pool, experts, most, sigma=0.1)
+    return Space(pool, experts, most, sigma=0.1, budget=4.0)
 
 
-def archive_of(genomes, quality, units=100, work=1.0, rungs=1):
+def archive_of(genomes, quality, units=100, work=lambda g: 1.0, rungs=1, stopped=lambda g: False):
     """Every genome on every rung, as good as `quality(genome)` says in the two domains."""
     archive = Archive()
     candidates = [
@@ -42,8 +42,11 @@ def archive_of(genomes, quality, units=100, work=1.0, rungs=1):
     ]
 
     def evaluate(asked, rung):
-        pairs = [quality(genome) for genome in asked]
-        return [Scores(quality={"x": x, "y": y}, n={"x": units, "y": units}, work=work) for x, y in pairs]
+        n = {"x": units, "y": units}
+        return [
+            Scores(quality=dict(zip("xy", quality(g), strict=True)), n=n, work=work(g), stopped=stopped(g))
+            for g in asked
+        ]
 
     for rung in range(rungs):
         archive.measure(candidates, rung, evaluate, budget=4.0)
@@ -197,14 +200,14 @@ def test_credit_is_the_posterior_of_the_gaussian_process_with_the_same_prior():
     gains = np.array([[r.scores.quality[d] - 0.5 for d in "xy"] for r in archive.records])
     weights = np.linalg.solve(kernel + np.eye(len(gains)) * VARIANCE / 7, gains)
     expected = SPREAD**2 * (features.T @ weights + counts @ weights)
-    credit = Credit(parts, archive)
+    credit = Credit(parts, archive, 4.0)
     count = len(parts)
-    assert np.allclose(credit._mean_CD[:count] + credit._mean_CD[count], expected)
+    assert np.allclose(credit._gains.mean_CD[:count] + credit._gains.mean_CD[count], expected)
 
 
 def test_what_nobody_tried_varies_more_than_what_is_known():
     archive = archive_of([made("g0-0")], lambda g: (0.6, 0.6), units=1000)
-    credit, rng = Credit((*POOL_12, WEIGHTS), archive), np.random.default_rng(0)
+    credit, rng = Credit((*POOL_12, WEIGHTS), archive, 4.0), np.random.default_rng(0)
     draws = [credit.draw(rng) for _ in range(400)]
     known, unknown = ([value((name,)) for value in draws] for name in ("g0-0", "g1-0"))
     assert np.std(known) < np.std(unknown)
@@ -212,9 +215,34 @@ def test_what_nobody_tried_varies_more_than_what_is_known():
 
 def test_a_draw_weighs_losses_of_domains_as_the_fitness_does():
     archive = archive_of([made("g0-0"), made("g1-0")], lambda g: (0.9, 0.1) if g.parts else (0.5, 0.5), units=10**6)
-    value = Credit((*POOL_12, WEIGHTS), archive).draw(np.random.default_rng(0))
+    value = Credit((*POOL_12, WEIGHTS), archive, 4.0).draw(np.random.default_rng(0))
     assert value(("g0-0",)) < -0.1
     assert value(()) == 0.0
+
+
+def test_a_design_that_is_likely_beyond_the_budget_is_worth_nothing():
+    """The work of two techniques multiplies, though nobody has tried them together."""
+    dear = [made("g0-0"), made("g1-0"), made("g2-0")]
+    work = {dear[0].key: 3.0, dear[1].key: 3.0}
+    archive = archive_of(dear, lambda g: (0.6, 0.6) if g.parts else (0.5, 0.5), units=1000, work=lambda g: work.get(g.key, 1.0))
+    values = [Credit((*POOL_12, WEIGHTS), archive, 4.0).draw(np.random.default_rng(i)) for i in range(40)]
+    assert all(value(("g0-0", "g1-0")) == -np.inf for value in values)
+    assert all(value(("g0-0", "g2-0")) > 0 for value in values)
+
+
+def test_of_who_was_stopped_only_its_work_is_known():
+    """The zeros of one that was stopped say nothing about the techniques that were in it."""
+    good, stopped = made("g0-0"), made("g0-0", "g1-0")
+    archive = archive_of(
+        [good, stopped],
+        lambda g: (0.0, 0.0) if g == stopped else (0.7, 0.7) if g == good else (0.5, 0.5),
+        units=1000,
+        work=lambda g: 5.0 if g == stopped else 1.0,
+        stopped=lambda g: g == stopped,
+    )
+    values = [Credit((*POOL_12, WEIGHTS), archive, 4.0).draw(np.random.default_rng(i)) for i in range(40)]
+    assert all(value(("g0-0",)) > 0.1 for value in values)
+    assert all(value(("g0-0", "g1-0")) == -np.inf for value in values)
 
 
 # Evolution

@@ -27,7 +27,7 @@ POOL = {
     for g in range(6)
     for i in range(3)
 }
-SPACE = Space(POOL, (), 3, 0.1)
+SPACE = Space(POOL, (), 3, 0.1, 2.0)
 
 
 class Handler(BaseHTTPRequestHandler):

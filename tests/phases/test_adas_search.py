@@ -16,8 +16,8 @@ from phases.errors import CheckpointError, ConfigError
 EXPERTS = ("code", "facts")
 DOMAINS = ("x", "y", "z")
 GROUPS, EACH = 12, 4
-CONFIG = SearchConfig(iterations=10, population=8, rungs=(8, 24, 72), max_techniques=4)
-SMALL = CONFIG.model_copy(update={"iterations": 4, "population": 6})
+CONFIG = SearchConfig(iterations=10, population=8, singles=24, rungs=(8, 24, 72), max_techniques=4, budget=4.0)
+SMALL = CONFIG.model_copy(update={"iterations": 4, "population": 6, "singles": 6})
 
 
 class Landscape:
@@ -181,7 +181,7 @@ def test_equal_seeds_give_equal_archives_and_others_do_not():
 
 @pytest.mark.parametrize("kind", ["search", "random"])
 def test_killed_at_any_line_it_ends_with_the_same_bytes(tmp_path, kind):
-    config = SMALL.model_copy(update={"iterations": 3, "population": 4})
+    config = SMALL.model_copy(update={"iterations": 3, "population": 4, "singles": 4})
 
     def run(path):
         archive = Archive(path)
@@ -248,7 +248,7 @@ def test_it_searches_the_real_pool():
     "wrong",
     [
         *({"rungs": rungs} for rungs in ([], [0, 4], [8, 8], [24, 8])),
-        *({"eta": 1}, {"population": 1}, {"budget": 0.5}, {"sigma": 0}, {"iterations": 0}, {"max_techniques": 0}),
+        *({"eta": 1}, {"population": 1}, {"budget": 0.5}, {"sigma": 0}, {"iterations": 0}, {"max_techniques": 0}, {"singles": 0}),
         *({"proposer": "magic"}, {"proposer": {"base_url": "x", "model": "m"}}),
     ],
 )
