@@ -24,10 +24,11 @@ from evaluation.adas_measures import (
 )
 from evaluation.adas_report import adas_tables
 from evaluation.config import EvaluationConfig
+from evaluation.expert_size import expert_bytes
 from evaluation.judgement import Judgement
 from evaluation.lattice import lattice_gates
 from evaluation.measured import Measured, measure, model_metrics
-from evaluation.metric import Gate, finite_check, gate
+from evaluation.metric import Gate, Metric, finite_check, gate
 from evaluation.ratio import perplexity
 from evaluation.specialities import held_out
 from phases.adas.config import AdasConfig
@@ -65,6 +66,7 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
         metrics=(
             finite,
             *design_metrics(field, config.split),
+            _expert_bytes(checkpoint, config.split),
             *model_metrics(NAME, measured, units.split, before),
             *model_metrics(PARENT, before, units.split),
             *(() if packed is None else packed.metrics(units.split)),
@@ -96,6 +98,12 @@ def _players(checkpoint: Checkpoint, parent: Checkpoint, found: AdasReport, cour
         for name, one in designs.items()
     }
     return {NAME: Player(CountingMinds(checkpoint), read_settings(checkpoint.path), library), **others}
+
+
+def _expert_bytes(checkpoint: Checkpoint, split: str) -> Metric:
+    """What a design that chooses an expert a conversation needs besides the weights; it has no error."""
+    size = expert_bytes(checkpoint.path)
+    return Metric(name=f"{NAME}/expert_bytes", split=split, value=size, n=1, unit="bytes")
 
 
 def _budgets(found: AdasReport) -> dict[str, str]:

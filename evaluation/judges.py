@@ -1,6 +1,14 @@
 """The judge of every phase, by the phase's name."""
 
-from evaluation import judge_baking, judge_bitnet, judge_cognate, judge_evomerge, judge_forge, judge_quiet_star
+from evaluation import (
+    judge_adas,
+    judge_baking,
+    judge_bitnet,
+    judge_cognate,
+    judge_evomerge,
+    judge_forge,
+    judge_quiet_star,
+)
 from evaluation.judgement import Judge
 
 JUDGES: dict[str, Judge] = {
@@ -10,4 +18,5 @@ JUDGES: dict[str, Judge] = {
     "bitnet": judge_bitnet.judge,
     "forge": judge_forge.judge,
     "baking": judge_baking.judge,
+    "adas": judge_adas.judge,
 }

@@ -91,17 +91,24 @@ def count_parameters(path: Path) -> tuple[int, int]:
 
 
 def describe_agent(
-    checkpoint: Checkpoint, latency: Latency | None, packed: Checkpoint | None = None, retention: float | None = None
+    checkpoint: Checkpoint,
+    latency: Latency | None,
+    packed: Checkpoint | None = None,
+    retention: float | None = None,
+    experts: int = 0,
 ) -> Agent:
-    """The report's agent section; without a latency those figures are null. Sizes are those of `packed` if there is."""
+    """The report's agent section; without a latency those figures are null. Sizes are those of `packed` if there is.
+
+    `experts`: bytes that it needs besides its weights (`evaluation.expert_size`).
+    """
     shipped, parameters = packed or checkpoint, count_parameters(checkpoint.path)[0]
-    weight_bytes = count_parameters(shipped.path)[1]
     return Agent(
         path=str(checkpoint.path),
         packed=None if packed is None else str(packed.path),
         bytes_on_disk=shipped.bytes_on_disk,
         parameters=parameters,
-        ratio_vs_fp32=4 * parameters / weight_bytes,
+        expert_bytes=experts,
+        ratio_vs_fp32=4 * parameters / (count_parameters(shipped.path)[1] + experts),
         retention=retention,
         latency_ms_per_token_p50=None if latency is None else latency.ms_per_token_p50,
         peak_rss_bytes=None if latency is None else latency.peak_rss_bytes,

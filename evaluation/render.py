@@ -172,6 +172,7 @@ def _agent_rows(report: Report) -> list[tuple[str, str]]:
         ("packed", agent.packed or "not packed"),
         ("parameters", number(agent.parameters)),
         ("bytes on disk", number(agent.bytes_on_disk)),
+        *([("of these expert vectors and latent weights", number(agent.expert_bytes))] if agent.expert_bytes else []),
         ("ratio to 32-bit floats", number(agent.ratio_vs_fp32)),
         ("retention", number(agent.retention)),
         ("latency, ms a token (p50)", number(agent.latency_ms_per_token_p50)),

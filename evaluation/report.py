@@ -63,8 +63,10 @@ class Agent(StrictModel):
     """The same at its true size, of which bytes, ratio, latency and memory are; null where there is none."""
     bytes_on_disk: int
     parameters: int
+    expert_bytes: int = 0
+    """Expert vectors, and the latent weights that they are added to, where the design chooses one a conversation."""
     ratio_vs_fp32: float
-    """4 bytes a parameter, embeddings included, over the bytes of the weights on disk."""
+    """4 bytes a parameter, embeddings included, over the bytes of the weights on disk and of `expert_bytes`."""
     retention: float | None = None
     """Share of the uncompressed model's quality; null until a compression phase measures it."""
     latency_ms_per_token_p50: float | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from evaluation.adas_plots import archive_figures, gain_bars
 from evaluation.baking_plots import conversation_bars, recall_bars
 from evaluation.evolution import search_curves
 from evaluation.forge_plots import loop_curves, stage_curves
@@ -50,4 +51,7 @@ def figures(outcome: Outcome, curves: Mapping[str, Curve]) -> "dict[str, Figure]
     recalled = outcome.judgement.tables.get("recall after")
     if recalled is not None and recalled.rows:
         drawn["recall.png"] = recall_bars(recalled)
+    if "gains" in outcome.judgement.tables:
+        drawn["gains.png"] = gain_bars(outcome.judgement.tables["gains"])
+        drawn |= archive_figures(outcome.made.path)
     return drawn

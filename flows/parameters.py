@@ -19,6 +19,7 @@ import configs
 from evaluation.config import EvaluationConfig
 from flows.approval_config import ApprovalConfig
 from flows.chain import CHAIN, PhaseName, check_order
+from phases.adas.config import AdasConfig
 from phases.baking.config import BakingConfig
 from phases.bitnet.config import BitnetConfig
 from phases.cognate.config import CognateConfig
@@ -82,6 +83,8 @@ class ForgeConfig(StrictModel):
     """Phase 5: training on in stages."""
     baking: BakingConfig = BakingConfig()
     """Phase 6: tools, memory and a persona."""
+    adas: AdasConfig = AdasConfig()
+    """Phase 7: experts, and how the agent works."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How phases are judged."""
 

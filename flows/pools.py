@@ -2,9 +2,9 @@
 
 `threads` is this process, one job after the other, with all of torch's threads; `processes` are one a core, with one
 thread each (`flows.processes`). `dask` and `ray` submit every job as a task to Prefect's task runner for them, inside a
-nested flow whose cluster lives as long as the phase. These two start a local cluster of one worker a core, and both give
-a job whose worker dies to another worker, three times; then it is an error. (Prefect shows such a task as Pending with
-Dask and as Crashed with Ray; the flow fails.)
+nested flow whose cluster lives as long as the phase. They start a local cluster of one worker a core, and give a job
+whose worker dies to another worker, three times; then it is an error. (Prefect shows such a task as Pending with Dask
+and as Crashed with Ray; the flow fails.)
 """
 
 import contextlib

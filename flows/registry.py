@@ -7,6 +7,7 @@ there. The newest version is the `challenger`; `flows.champion` makes champions.
 from dataclasses import dataclass
 from typing import Any
 
+from evaluation.expert_size import expert_bytes
 from evaluation.latency import count_parameters
 from flows.console import say
 from flows.pages import run_page, version_page
@@ -99,6 +100,7 @@ def _verdict(origin: Origin) -> str:
 
 def _description(client: MlflowClient, run_id: str, agent: Checkpoint, origin: Origin) -> str:
     parameters, weight_bytes = count_parameters(agent.path)
+    weight_bytes += expert_bytes(agent.path)
     page = run_page(str(client.get_run(run_id).info.experiment_id), run_id)
     flow = f"[{origin.flow_run_id}]({origin.flow_run_url})" if origin.flow_run_url else origin.flow_run_id or "none"
     what = agent.manifest.get("phase", "checkpoint")

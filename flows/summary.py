@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from evaluation.expert_size import expert_bytes
 from evaluation.judgement import Judgement
 from evaluation.latency import Latency, count_parameters, describe_agent, measure_latency
 from evaluation.machine import describe_machine
@@ -60,9 +61,11 @@ def measure_agent(outcomes: Sequence[Outcome], folder: Path) -> Agent | None:
     kept = outcomes[-1].kept
     if kept is None:
         return None
-    packed = kept.siblings.get(PACKED)
+    # A packed form has no experts: of a design that chooses among them it is another, lesser agent.
+    experts = expert_bytes(kept.path)
+    packed = None if experts else kept.siblings.get(PACKED)
     latency = _latency(packed or kept, folder / "latency.json")
-    return describe_agent(kept, latency, packed, retention(outcomes))
+    return describe_agent(kept, latency, packed, retention(outcomes), experts)
 
 
 def _latency(shipped: Checkpoint, path: Path) -> Latency:

@@ -27,6 +27,8 @@ from phases.json_lines import append_lines, read_lines
 from phases.strict import StrictModel
 
 T = TypeVar("T")
+VARIANCE = 0.1
+"""Of one unit's difference to the parent, which plays the same units: one in ten comes out otherwise."""
 
 
 class Scores(StrictModel):
@@ -65,11 +67,15 @@ Known = dict[tuple[int, str], Scores]
 
 
 def fitness(scores: Scores, parent: Scores) -> float:
-    """Mean quality, less all that is lost on domains that are worse than the parent's.
+    """Mean quality, less what is lost on domains that are worse than the parent's by more than one standard error.
 
-    The gate wants at least the parent everywhere, so what one domain loses is not bought back by another.
+    The gate wants at least the parent everywhere, so what one domain loses is not bought back by another. But a single
+    unit that comes out otherwise is no loss yet: of few, a design that changes nothing there would mostly seem to lose.
     """
-    return scores.mean - sum(max(0.0, kept - scores.quality[domain]) for domain, kept in parent.quality.items())
+    lost = 0.0
+    for domain, kept in parent.quality.items():
+        lost += max(0.0, kept - scores.quality[domain] - (VARIANCE / scores.n[domain]) ** 0.5)
+    return scores.mean - lost
 
 
 class Origin(StrictModel):

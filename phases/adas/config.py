@@ -21,13 +21,13 @@ class AdasConfig(PhaseConfig):
     """Expert vectors: how they are learnt."""
     composition: CompositionConfig = CompositionConfig()
     """How their mixture is found."""
-    search: SearchConfig = SearchConfig(rungs=(8, 24))
+    search: SearchConfig = SearchConfig(population=6, singles=40, rungs=(8, 16), eta=4)
     """How designs are searched for."""
     search_turns: int | None = Field(2, ge=1)
     """Turns that a conversation of the search has at most: they are written one after the other, and cost as much each.
     The finals have all conversations; empty: so does the search."""
     finalists: int = Field(3, ge=1)
-    """Best designs of each search that are played once more."""
+    """Best designs of each search that are played once more, also with the experts spared by which they lose."""
     final_units: int = Field(48, ge=1)
     """Conversations of each domain that they are played on."""
     batch: int = Field(64, ge=1)

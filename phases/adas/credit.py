@@ -10,8 +10,8 @@ In each domain, what a candidate has more than the parent is taken to be
 
 all of them normal: Bayesian linear regression. A technique that was good, alone or in company, is likely to be good
 again; one that nobody has tried has the common gain and a wide spread; losses of domains weigh as in the fitness. Rungs
-have levels of their own, so scores of different rungs are not mixed. The logarithm of the work is such a sum as well: what
-is likely to be beyond the budget is worth nothing. Of who was stopped there only that is known.
+have levels of their own, so scores of different rungs are not mixed. The logarithm of the work is such a sum as well:
+what is likely to be beyond the budget is worth nothing. Of who was stopped there only that is known.
 """
 
 import math
@@ -20,12 +20,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from phases.adas.archive import Archive
+from phases.adas.archive import VARIANCE, Archive
 
 SPREAD = 0.1
 """Standard deviation of each gain and level before anything is known, in shares of units that are right."""
-VARIANCE = 0.1
-"""Of one unit's difference to the parent, which plays the same units: one in ten comes out otherwise."""
 BOLDNESS = 0.5
 """Draws spread over so much of what is possible: there are more techniques than candidates to try them with."""
 WORK_SPREAD, WORK_VARIANCE = 0.5, 0.01
@@ -61,7 +59,7 @@ class Credit:
         self._work = _Posterior(x_NC, work_N[:, None], np.full(len(records), 1 / WORK_VARIANCE), WORK_SPREAD)
 
     def draw(self, rng: np.random.Generator) -> Value:
-        """What every design is worth, in one of the worlds that are possible; −∞ for what is beyond the budget there."""
+        """What every design is worth in one of the worlds that are possible; −∞ for what is beyond the budget there."""
         count = len(self._column)
         gained_CD, worked_C = self._gains.draw(rng), self._work.draw(rng)[:, 0]
         gains_PD, work_P = gained_CD[:count] + gained_CD[count], worked_C[:count] + worked_C[count]

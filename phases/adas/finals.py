@@ -4,7 +4,8 @@
     finals.best(archive)                         # Finding
 
 On the rungs of a search the best of many looks better than it is. The parent is always a finalist: a search that found
-nothing better changes nothing.
+nothing better changes nothing. What the finals show to be lost by choosing an expert is mended there: the same design
+without the experts of those domains is played as well.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from phases.adas.archive import Archive, Evaluate, Scores, fitness
 from phases.adas.config import AdasConfig
 from phases.adas.genome import PARENT, Genome
+from phases.adas.pool import POOL
 from phases.adas.report import Finding, Searched
 from phases.adas.scoring import Job, Setting, score_job
 from phases.phase import Pool
@@ -66,11 +68,23 @@ class Finals:
         )
 
     def best(self, archive: Archive) -> Finding:
-        """The best of a search's finalists and the parent; of equals the first."""
+        """The best of a search's finalists, of these with experts spared, and the parent; of equals the first."""
         chosen = [record.genome for record in archive.ordered if record.feasible][: self.config.finalists]
-        found = [self.finding(genome) for genome in (*chosen, PARENT)]
+        found = [self.finding(genome) for genome in chosen]
+        found += [self.finding(mended) for one in found if (mended := self._mended(one)) is not None]
+        found.append(self.finding(PARENT))
         within = [one for one in found if one.work <= self.config.search.budget]
         return max(within, key=lambda one: one.fitness)
+
+    def _mended(self, found: Finding) -> Genome | None:
+        """A design that chooses an expert a conversation, without those of the domains that it loses by it."""
+        if found.genome.design(POOL).mixture.dispatch == "none":
+            return None
+        kept = self._scores(PARENT).quality
+        lost = [domain for domain, right in found.quality.items() if right < kept[domain]]
+        return (
+            found.genome.model_copy(update={"spared": tuple(sorted({*found.genome.spared, *lost}))}) if lost else None
+        )
 
     def _scores(self, genome: Genome) -> Scores:
         if genome.key not in self._known:

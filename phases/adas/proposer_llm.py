@@ -22,7 +22,8 @@ from pydantic import Field
 from phases.adas.archive import Archive, Origin, Record
 from phases.adas.endpoint import NoAnswer, Service
 from phases.adas.genome import Genome
-from phases.adas.proposals import Evolution, Proposal, Space
+from phases.adas.proposals import Evolution
+from phases.adas.space import Proposal, Space
 from phases.agent.wording import clean
 from phases.errors import CheckpointError
 from phases.json_lines import append_lines, read_lines

@@ -5,8 +5,9 @@
     found.best.genome, found.units
     random_search(POOL, experts, evaluate, SearchConfig(), 0, Archive(), found.units)
 
-Iteration 0 plays the parent and single techniques, spread over the groups: what helps alone mostly helps in company, and
-is found there with the least noise. Every later iteration plays a population of proposals: evolution's, or partly those of a language model that is shown the archive.
+Iteration 0 plays the parent and single techniques, spread over the groups: what helps alone mostly helps in company,
+and is found there with the least noise. Every later iteration plays a population of proposals: evolution's, or partly
+those of a language model that is shown the archive.
 
 An iteration is a successive halving (arXiv 1502.07943): all play the first rung, the best 1/η of them the next, and so
 on; who is beyond the budget of work goes no further. Random search is given the same parent, pool, halving and number
@@ -25,8 +26,9 @@ from pydantic import Field, field_validator
 from phases.adas.archive import Archive, Candidate, Evaluate, Origin, Record
 from phases.adas.genome import PARENT, Genome
 from phases.adas.pareto import Point, hypervolume, ranks
-from phases.adas.proposals import Evolution, Proposal, Space, at_random
+from phases.adas.proposals import Evolution
 from phases.adas.proposer_llm import Guided, ModelSettings
+from phases.adas.space import Proposal, Space, at_random
 from phases.adas.technique import Technique
 from phases.strict import StrictModel
 

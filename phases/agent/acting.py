@@ -92,7 +92,7 @@ class Acting:
         if self._dispatcher is not None:
             asked = [str(messages[-1]["content"]) for messages in conversations]
             for row, expert in zip(rows, self._dispatcher.experts_for(asked), strict=True):
-                row.expert = expert
+                row.expert = None if expert in self.design.mixture.spared else expert
         for row in rows:
             self._player.begin(row, watch)
         if self.design.voting.samples > 1:

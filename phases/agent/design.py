@@ -172,6 +172,8 @@ class Mixture(StrictModel):
     dispatch: Dispatch = "none"
     """One expert for each conversation instead: by words of its domain, by the classifier of questions, or by how well
     it predicts solved examples like the question."""
+    spared: tuple[str, ...] = ()
+    """Experts that are not chosen: what would be theirs is left to the weights without any."""
 
 
 class Design(StrictModel):

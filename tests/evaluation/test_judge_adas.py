@@ -27,7 +27,7 @@ CONFIG = {
     "library": 2,
     "experts": {"training": {"steps": 1, "batch_rows": 2, "precision": "fp32"}},
     "composition": {"iterations": 1, "population": 2, "trials": 1},
-    "search": {"iterations": 2, "population": 2, "rungs": [1], "max_techniques": 2},
+    "search": {"iterations": 2, "population": 2, "singles": 2, "rungs": [1], "max_techniques": 2},
     "finalists": 1,
     "final_units": 2,
 }

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.expert_size import expert_bytes
 from evaluation.latency import count_parameters, describe_agent, measure_latency
 from evaluation.machine import describe_machine
+from phases.agent.design import Design, Mixture
+from phases.agent.settings import AgentSettings
 from phases.checkpoint import Checkpoint
 from phases.errors import InputError
 
@@ -37,6 +40,22 @@ def test_float32_weights_have_a_ratio_just_below_one(family: Checkpoint) -> None
     agent = describe_agent(family, None)
     assert 0.9 < agent.ratio_vs_fp32 < 1 and agent.retention is None
     assert agent.peak_rss_bytes is None and agent.bytes_on_disk == family.bytes_on_disk
+
+
+def test_experts_count_as_weights(family: Checkpoint, tmp_path: Path) -> None:
+    """Those of its kind and the latent weights; nothing for a design that has its mixture in the weights."""
+    sizes = {"experts.safetensors": 100, "task_vectors.safetensors": 7000, "latent.safetensors": 900}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(bytes(size))
+    assert expert_bytes(tmp_path) == 0  # no agent
+    (tmp_path / "agent.json").write_text(AgentSettings().model_dump_json())
+    assert expert_bytes(tmp_path) == 0
+    chosen = Design(mixture=Mixture(kind="task", dispatch="classifier"))
+    (tmp_path / "agent.json").write_text(AgentSettings(design=chosen).model_dump_json())
+    assert expert_bytes(tmp_path) == 7900
+    without, with_experts = describe_agent(family, None), describe_agent(family, None, experts=7900)
+    weights = (family.path / "model.safetensors").stat().st_size
+    assert with_experts.ratio_vs_fp32 == pytest.approx(without.ratio_vs_fp32 * weights / (weights + 7900))
 
 
 def test_no_weights(tmp_path: Path) -> None:

@@ -126,7 +126,18 @@ def tiny_settings(text: Path) -> dict[str, Any]:
             "row_tokens": 512,
             "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0, "copying": 0.0},
         },
+        "adas": {
+            "lessons": 3,
+            "library": 2,
+            "experts": {"training": {**training, "steps": 1}},
+            "composition": {"iterations": 1, "population": 2, "trials": 1},
+            "search": {"iterations": 2, "population": 2, "singles": 2, "rungs": [1], "max_techniques": 2},
+            "finalists": 1,
+            "final_units": 2,
+        },
         "evaluation": {
+            "trials": 2,
+            "timed_trials": 1,
             "recall_conversations": 2,
             "stable_turns": 2,
             "blocks": 4,

@@ -31,7 +31,7 @@ BAD_SETTINGS = [
     (["--profile", "big"], "profile 'big': unknown"),
     (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
     (["--set", "cognate.trunk.stepz=1"], "unknown key 'cognate.trunk.stepz'"),
-    (["--set", "runner=spark"], "'threads', 'dask' or 'ray'"),
+    (["--set", "runner=spark"], "'threads', 'processes', 'dask' or 'ray'"),
     (["--profile", "smoke", "--config", "x"], "not allowed with argument"),
     (["--colour"], "unrecognized arguments: --colour"),
 ]

@@ -33,6 +33,7 @@ def test_phases_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         "bitnet",
         "forge",
         "baking",
+        "adas",
     ]
 
 

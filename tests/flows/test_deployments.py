@@ -88,7 +88,7 @@ def test_every_setting_is_described(schema: dict[str, Any]) -> None:
 def test_choices_bounds_and_sections(schema: dict[str, Any]) -> None:
     config = schema["definitions"]["ForgeConfig"]
     assert config["additionalProperties"] is False
-    assert config["properties"]["runner"]["enum"] == ["threads", "dask", "ray"]
+    assert config["properties"]["runner"]["enum"] == ["threads", "processes", "dask", "ray"]
     assert config["properties"]["chain"]["items"]["enum"] == [
         "cognate",
         "evomerge",
@@ -96,6 +96,7 @@ def test_choices_bounds_and_sections(schema: dict[str, Any]) -> None:
         "bitnet",
         "forge",
         "baking",
+        "adas",
     ]
     trunk = resolved(schema, schema["definitions"]["CognateConfig"]["properties"]["trunk"])
     assert trunk["properties"]["steps"]["minimum"] == 1 and trunk["properties"]["steps"]["default"] == 640

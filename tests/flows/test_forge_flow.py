@@ -43,6 +43,7 @@ def test_whole_chain(done: Report, original: ForgeConfig) -> None:
         ("bitnet", "passed"),
         ("forge", "rolled_back"),  # four steps: the control, given what looking at validation costs, has many more
         ("baking", "rolled_back"),  # nobody learns to call a tool in three steps
+        ("adas", "rolled_back"),  # no design answers for a model that knows nothing
     ]
     assert done.agent is not None and done.agent.latency_ms_per_token_p50
     # The agent is what people get: the ternary model at its true size.
@@ -89,7 +90,7 @@ def test_same_seed_same_digests(done: Report, tiny: ForgeConfig, lenient: None) 
 
 def test_seed_changes_the_result(done: Report, copy: ForgeConfig) -> None:
     values = copy.model_dump(mode="json") | {"run": "u", "seed": 1}
-    for name in ("data", "cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking", "evaluation"):
+    for name in ("data", "cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking", "adas", "evaluation"):
         del values[name]["seed"]
     second = ForgeConfig.parse(values, "test")
     forge(second)

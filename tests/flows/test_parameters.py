@@ -67,13 +67,13 @@ def test_empty_file_is_the_default(tmp_path: Path) -> None:
     ("setting", "wanted"),
     [
         ("cognate.trunk.stepz=3", "unknown key 'cognate.trunk.stepz'.*allowed here: .*steps"),
-        ("colour=red", "unknown key 'colour'.*allowed here: agent, approval, baking, bitnet, chain, cognate"),
+        ("colour=red", "unknown key 'colour'.*allowed here: adas, agent, approval, baking, bitnet, chain, cognate"),
         ("cognate.trunk.steps=many", "'cognate.trunk.steps' = 'many'.*valid integer"),
         ("cognate.trunk.steps=0", "'cognate.trunk.steps' = 0.*greater than or equal to 1"),
-        ("runner=spark", "'runner' = 'spark'.*'threads', 'dask' or 'ray'"),
+        ("runner=spark", "'runner' = 'spark'.*'threads', 'processes', 'dask' or 'ray'"),
         ("run=../elsewhere", "'run' = '../elsewhere'"),
-        ("chain=[evomerge, cognate]", "'chain'.*in order: cognate, evomerge, quiet_star, bitnet, forge, baking"),
-        ("chain=[]", "'chain'.*in order: cognate, evomerge, quiet_star, bitnet, forge, baking"),
+        ("chain=[evomerge, cognate]", "'chain'.*in order: cognate, evomerge, quiet_star, bitnet, forge, baking, adas"),
+        ("chain=[]", "'chain'.*in order: cognate, evomerge, quiet_star, bitnet, forge, baking, adas"),
         ("seed", "write it as key.key=value"),
         ("seed.x=1", "'seed' has no keys of its own"),
         ("seed=[1", "not valid YAML"),
@@ -122,6 +122,6 @@ def test_summaries_agree_with_the_phases() -> None:
 
 def test_unknown_phase_lists_the_known() -> None:
     with pytest.raises(
-        ConfigError, match="phase 'bake': unknown; choose from cognate, evomerge, .*, bitnet, forge, baking"
+        ConfigError, match="phase 'bake': unknown; choose from cognate, evomerge, .*, bitnet, forge, baking, adas"
     ):
         find_phase("bake")

@@ -11,7 +11,7 @@ from flows.parameters import ForgeConfig
 from phases import phase
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-SAID = {f"{name}: running": name for name in ("cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking")}
+SAID = {f"{name}: running": name for name in ("cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking", "adas")}
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_nothing_changed_but_the_name(made: Any, done: Report, copy: ForgeConfig
 
 
 def test_changed_setting_of_the_last_phase(made: Any, copy: ForgeConfig) -> None:
-    assert made(changed(copy, baking={"rehearsal": 0.4})) == ["baking"]
+    assert made(changed(copy, adas={"finalists": 2})) == ["adas"]
 
 
 def test_changed_setting_of_the_first_phase_changes_the_parent_of_the_second(made: Any, copy: ForgeConfig) -> None:
@@ -68,12 +68,13 @@ def test_changed_setting_of_the_first_phase_changes_the_parent_of_the_second(mad
         "bitnet",
         "forge",
         "baking",
+        "adas",
     ]
 
 
 def test_changed_source_of_the_last_phase(made: Any, copy: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    edit(monkeypatch, "baking")
-    assert made(copy) == ["baking"]
+    edit(monkeypatch, "adas")
+    assert made(copy) == ["adas"]
 
 
 def test_changed_source_that_makes_the_same(made: Any, copy: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,12 +90,13 @@ def test_changed_data_reaches_everything(made: Any, copy: ForgeConfig) -> None:
         "bitnet",
         "forge",
         "baking",
+        "adas",
     ]
 
 
 def test_reuse_may_be_declined(made: Any, copy: ForgeConfig) -> None:
     second = changed(copy).model_copy(update={"reuse": False})
-    assert made(second) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking"]
+    assert made(second) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking", "adas"]
     assert digests(second) == digests(copy)
 
 

@@ -31,6 +31,8 @@ MILESTONES = {
     "forge.judgement.json": "forge's gate",
     "baking": "baking",
     "baking.judgement.json": "baking's gate",
+    "adas": "adas",
+    "adas.judgement.json": "adas's gate",
     "report.json": "report",
 }
 """What is being done as long as the file is not there."""

@@ -9,13 +9,15 @@ from phases.adas.archive import Archive, Candidate, Origin, Scores, fitness, fro
 from phases.adas.genome import PARENT, Genome
 from phases.errors import CheckpointError
 
+UNITS = 10**14
+"""So many that nothing is chance."""
 QUALITY = {"": (0.5, 0.5), "a": (0.7, 0.5), "b": (0.9, 0.4), "c": (0.8, 0.8), "d": (0.4, 0.4)}
 WORK = {"": 1.0, "a": 1.0, "b": 2.0, "c": 5.0, "d": 0.1}
 
 
 def scores(name, rung=0):
     x, y = QUALITY[name]
-    return Scores(quality={"x": x, "y": y}, n={"x": 4**rung, "y": 4**rung}, work=WORK[name])
+    return Scores(quality={"x": x, "y": y}, n=dict.fromkeys("xy", UNITS * 4**rung), work=WORK[name])
 
 
 class Measuring:
@@ -58,6 +60,13 @@ def test_fitness_is_the_mean_less_what_is_lost_on_domains():
     assert fitness(scores(""), scores("")) == pytest.approx(0.5)
 
 
+def test_what_is_lost_within_a_standard_error_is_not_lost_yet():
+    """One in ten units comes out otherwise: of ten, the share has an error of 0.1."""
+    parent, design = (Scores(quality={"x": 0.5, "y": y}, n={"x": 10, "y": 10}, work=1.0) for y in (0.9, 0.7))
+    assert fitness(design, parent) == pytest.approx(0.6 - (0.2 - 0.1))
+    assert fitness(parent.model_copy(update={"quality": {"x": 0.5, "y": 0.85}}), parent) == pytest.approx(0.675)
+
+
 def test_whoever_is_beyond_the_budget_is_below_all_others():
     on_0 = filled().on(0)
     assert [record.feasible for record in on_0] == [True, True, True, False, True]
@@ -81,25 +90,30 @@ def test_in_one_order_the_higher_rung_comes_first():
 def test_units_are_counted_over_the_rungs_and_equal_genomes_once():
     measure = Measuring()
     archive = filled(measure=measure)
-    assert archive.units == 2 * (5 * 1 + 3 * 4 + 2 * 16)
+    assert archive.units == 2 * (5 * 1 + 3 * 4 + 2 * 16) * UNITS
     again = archive.measure(candidates("a", "a", start=5), 0, measure, budget=4.0)
-    assert archive.units == 98 and [record.fitness for record in again] == pytest.approx([0.6, 0.6])
+    assert archive.units == 98 * UNITS and [record.fitness for record in again] == pytest.approx([0.6, 0.6])
     assert len(measure.asked) == len(set(measure.asked)) == 10
 
 
 def test_searches_that_measure_alike_share_scores_and_count_their_own_units():
     known, second = {}, Measuring()
     filled(known=known)
-    assert filled(known=known, measure=second).units == 98
+    assert filled(known=known, measure=second).units == 98 * UNITS
     assert second.asked == []
 
 
 def test_a_line_says_everything_about_a_candidate(tmp_path):
     filled(tmp_path / "a.jsonl")
     line = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[1])
-    assert line["genome"] == {"techniques": ["a"], "weights": {}}
+    assert line["genome"] == {"techniques": ["a"], "weights": {}, "spared": []}
     assert (line["id"], line["iteration"], line["rung"], line["rank"]) == (1, 0, 0, 0)
-    assert line["scores"] == {"quality": {"x": 0.7, "y": 0.5}, "n": {"x": 1, "y": 1}, "work": 1.0, "stopped": False}
+    assert line["scores"] == {
+        "quality": {"x": 0.7, "y": 0.5},
+        "n": {"x": UNITS, "y": UNITS},
+        "work": 1.0,
+        "stopped": False,
+    }
     assert line["origin"]["operator"] == "single" and line["feasible"] is True
 
 
@@ -112,7 +126,7 @@ def test_killed_at_any_line_it_ends_with_the_same_bytes(tmp_path, torn):
     for kept in range(len(lines) + 1):
         path, measure = tmp_path / "torn.jsonl", Measuring()
         path.write_bytes(b"".join(lines[:kept]) + torn)
-        assert filled(path, measure).units == 98
+        assert filled(path, measure).units == 98 * UNITS
         assert path.read_bytes() == whole and len(measure.asked) == 10 - kept
 
 

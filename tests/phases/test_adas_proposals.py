@@ -9,7 +9,8 @@ from phases.adas.archive import Archive, Candidate, Origin, Scores
 from phases.adas.credit import SPREAD, VARIANCE, Credit
 from phases.adas.genome import PARENT, WEIGHTS, Genome
 from phases.adas.pool import POOL
-from phases.adas.proposals import Evolution, Space, at_random
+from phases.adas.proposals import Evolution
+from phases.adas.space import Space, at_random
 from phases.adas.technique import Technique
 
 EXPERTS = ("code", "facts")
@@ -63,9 +64,9 @@ def evolution_on(archive, seed=0, population=4, **other):
     return evolution
 
 
-def children(operator, parent, other=PARENT, value=len, **kwargs):
+def children(operator, parent, other=PARENT, value=len, losing=(), **kwargs):
     evolution = Evolution(space(**kwargs), 4, np.random.default_rng(0))
-    return list(evolution._operators[operator](parent, other, value))
+    return list(evolution._operators[operator](parent, other, value, losing))
 
 
 # The space
@@ -224,7 +225,10 @@ def test_a_design_that_is_likely_beyond_the_budget_is_worth_nothing():
     """The work of two techniques multiplies, though nobody has tried them together."""
     dear = [made("g0-0"), made("g1-0"), made("g2-0")]
     work = {dear[0].key: 3.0, dear[1].key: 3.0}
-    archive = archive_of(dear, lambda g: (0.6, 0.6) if g.parts else (0.5, 0.5), units=1000, work=lambda g: work.get(g.key, 1.0))
+    quality = {genome.key: (0.6, 0.6) for genome in dear}
+    archive = archive_of(
+        dear, lambda g: quality.get(g.key, (0.5, 0.5)), units=1000, work=lambda g: work.get(g.key, 1.0)
+    )
     values = [Credit((*POOL_12, WEIGHTS), archive, 4.0).draw(np.random.default_rng(i)) for i in range(40)]
     assert all(value(("g0-0", "g1-0")) == -np.inf for value in values)
     assert all(value(("g0-0", "g2-0")) > 0 for value in values)
@@ -313,6 +317,48 @@ def test_operators_that_help_are_used_more_often():
     assert evolution._outcomes["add"] == [9, 0] and evolution._outcomes["swap"] == [0, 3]
     used = Counter(evolution.propose(set(), []).origin.operator for _ in range(200))
     assert used["add"] > 3 * used["swap"]
+
+
+CHOOSING = {
+    "chosen": Technique(name="chosen", group="e", says="", patch={"mixture": {"dispatch": "classifier"}}),
+    **POOL_12,
+}
+
+
+def test_spared_are_the_experts_of_domains_that_lost():
+    """Together and one by one; nothing where the design does not choose, or the domain has no expert."""
+    found = children("spare", made("chosen"), losing=("facts", "other", "code"), pool=CHOOSING)
+    assert [child.spared for child in found] == [("facts", "code"), ("facts",), ("code",)]
+    more = children("spare", Genome(techniques=("chosen",), spared=("facts",)), losing=("facts", "code"), pool=CHOOSING)
+    assert {child.spared for child in more} == {("facts", "code")}
+    assert children("spare", made("g0-0"), losing=("facts",), pool=CHOOSING) == []
+
+
+def test_what_lost_in_a_domain_has_its_expert_spared():
+    """By a search's own proposals: `facts` is worse with its expert, `code` better."""
+    design = made("chosen")
+
+    def evaluate(asked, rung):
+        quality = [{"facts": 0.2, "code": 0.9} if genome == design else {"facts": 0.5, "code": 0.5} for genome in asked]
+        return [Scores(quality=one, n={"facts": 40, "code": 40}, work=1.0) for one in quality]
+
+    archive = Archive()
+    candidates = [
+        Candidate(id=i, iteration=0, seed=0, search="search", origin=Origin(operator="single"), genome=genome)
+        for i, genome in enumerate([PARENT, design])
+    ]
+    archive.measure(candidates, 0, evaluate, 4.0)
+    evolution = evolution_on(archive, pool=CHOOSING)
+    found = [evolution.propose({PARENT.key, design.key}, []) for _ in range(200)]
+    spared = [one.genome.spared for one in found if one.origin.operator == "spare"]
+    assert spared and set(spared) == {("facts",)}
+
+
+def test_nobody_is_spared_by_a_design_that_does_not_choose():
+    rng = np.random.default_rng(0)
+    drawn = [space(pool=CHOOSING).uniform(rng) for _ in range(500)]
+    assert any(genome.spared for genome in drawn)
+    assert all("chosen" in genome.techniques and not genome.weights for genome in drawn if genome.spared)
 
 
 def test_equal_seeds_give_equal_proposals():

@@ -13,9 +13,9 @@ import pytest
 from phases.adas import endpoint
 from phases.adas.archive import Archive, Scores
 from phases.adas.genome import PARENT, Genome
-from phases.adas.proposals import Proposal, Space
 from phases.adas.proposer_llm import ModelSettings, read_design
 from phases.adas.search import SearchConfig, search
+from phases.adas.space import Proposal, Space
 from phases.adas.technique import Technique
 from phases.errors import CheckpointError, ConfigError
 

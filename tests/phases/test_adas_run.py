@@ -42,7 +42,7 @@ SMALL = {
     "library": 2,
     "experts": {"training": {"steps": 2, "batch_rows": 2, "precision": "fp32"}, "row_tokens": 640},
     "composition": {"iterations": 1, "population": 2, "trials": 1},
-    "search": {"iterations": 3, "population": 2, "rungs": [1, 2], "max_techniques": 2},
+    "search": {"iterations": 3, "population": 2, "singles": 2, "rungs": [1, 2], "max_techniques": 2},
     "finalists": 1,
     "final_units": 2,
 }

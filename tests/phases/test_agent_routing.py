@@ -207,3 +207,12 @@ def test_conversations_are_answered_by_their_experts_together(act: Callable[...,
     texts = [turn.text for turn in acting.take_turns(asked, ToolContext())]
     assert texts == ["I am sums.", "I am all.", "I am sums.", "I am facts."]
     assert set(acting.writer("sums").model.widths) == {2} and set(acting.writer("facts").model.widths) == {1}
+
+
+def test_an_expert_that_is_spared_leaves_its_questions_to_the_weights(act: Callable[..., Any]) -> None:
+    asked: list[list[Message]] = [
+        [{"role": "user", "content": text}] for text in ("compute 1+1", "what is my cat called?")
+    ]
+    mixture = {"dispatch": "classifier", "spared": ["facts"]}
+    acting = act(names_itself, (), LIBRARY_OF, experts=("facts", "sums"), mixture=mixture)
+    assert [turn.text for turn in acting.take_turns(asked, ToolContext())] == ["I am sums.", "I am all."]
