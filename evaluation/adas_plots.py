@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from evaluation.judgement import Table
 from evaluation.plots import new_figure
 from phases.adas.archive import Record
+from phases.adas.genome import PARENT
 from phases.adas.pareto import ranks
 from phases.adas.report import ARCHIVE, CONTROL, read_report
 from phases.json_lines import read_lines
@@ -22,22 +23,26 @@ def pareto_plot(ours: Sequence[Record], random: Sequence[Record]) -> Figure:
     figure, axes = new_figure("Designs: quality against work (validation)", "work, × parent", "right", (6.4, 4.0))
     top = max(record.rung for record in ours)
     for records, label, colour in ((random, "random search", "C7"), (ours, "evolution", "C0")):
-        last = [record for record in records if record.rung == top]
+        last = _played(records, top)
         axes.scatter(
             [r.scores.work for r in last], [r.scores.mean for r in last], s=14, color=colour, label=label, alpha=0.7
         )
-    last = [record for record in ours if record.rung == top]
+    last = _played(ours, top)
     points = [(record.scores.mean, record.scores.work) for record in last]
     line = sorted((work, mean) for (mean, work), rank in zip(points, ranks(points), strict=True) if rank == 0)
     axes.step([w for w, _ in line], [q for _, q in line], where="post", color="C0", linewidth=1)
-    parents = [record for record in ours if not record.genome.techniques and record.rung == top]
-    for record in parents[:1]:
+    for record in (record for record in last if record.genome == PARENT):
         axes.scatter(
             [record.scores.work], [record.scores.mean], marker="*", s=120, color="C3", label="parent", zorder=3
         )
     axes.set_xscale("log")
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _played(records: Sequence[Record], rung: int) -> list[Record]:
+    """Who played a rung to its end: of those that were stopped nothing is known but their work."""
+    return [record for record in records if record.rung == rung and not record.scores.stopped]
 
 
 def iteration_curves(ours: Sequence[float], random: Sequence[float]) -> Figure:

@@ -1,5 +1,6 @@
 """Tables of the adas phase: designs side by side, gains by domain, the archive, single techniques, the vectors."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def _archive(records: list[Record]) -> Table:
             one.id,
             one.iteration,
             one.rung,
-            one.scores.mean,
+            None if one.scores.stopped else one.scores.mean,
             one.fitness,
             one.scores.work,
             one.origin.operator,
@@ -88,20 +89,20 @@ def _archive(records: list[Record]) -> Table:
 
 
 def _techniques(records: list[Record]) -> Table:
-    """Techniques that were played alone, on the lowest rung, against the parent there."""
+    """Techniques that were played alone, on the lowest rung, against the parent there; no gain of who was stopped."""
     lowest = [one for one in records if one.rung == 0]
-    alone = [one for one in lowest if len(one.genome.techniques) == 1 and not one.genome.weights]
+    alone = [one for one in lowest if len(one.genome.techniques) == 1 and len(one.genome.parts) == 1]
     base = next(one for one in lowest if one.genome == PARENT_GENOME)
     rows: list[tuple[Cell, ...]] = [
         (
             one.genome.techniques[0],
             sum(one.scores.n.values()),
-            one.scores.mean - base.scores.mean,
+            None if one.scores.stopped else one.scores.mean - base.scores.mean,
             one.scores.work,
         )
         for one in alone
     ]
-    rows.sort(key=lambda row: -float(row[2] or 0))
+    rows.sort(key=lambda row: -math.inf if row[2] is None else float(row[2]), reverse=True)
     columns = ("technique", "n", "over the parent", "work")
     return Table(title="Techniques by themselves (validation, lowest rung)", columns=columns, rows=tuple(rows))
 

@@ -9,12 +9,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from evaluation.adas_measures import NAME, PARENT, RANDOM, UNIFORM, Field, design_controls, design_metrics
-from evaluation.adas_plots import archive_figures, gain_bars
+from evaluation.adas_plots import archive_figures, gain_bars, pareto_plot
+from evaluation.adas_report import _techniques
 from evaluation.config import EvaluationConfig
 from evaluation.judge_adas import _gates, judge
 from evaluation.judgement import Judgement
 from evaluation.metric import Gate
+from phases.adas.archive import Candidate, Origin, Record, Scores
 from phases.adas.config import AdasConfig
+from phases.adas.genome import Genome
 from phases.adas.playing import Played
 from phases.adas.run import run
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
@@ -113,3 +116,24 @@ def test_figures_of_a_made_up_field() -> None:
     controls = {(c.name, c.metric): c for c in design_controls(field, {PARENT: "nothing"}, 300, 0)}
     assert controls[PARENT, "mean_right"].difference == 0.75 and controls[PARENT, "a_right"].budget == "nothing"
     assert controls[RANDOM, "mean_right"].budget == "an ablation of ours"
+
+
+def test_of_who_was_stopped_no_quality_is_shown() -> None:
+    def record(number: int, right: float, *techniques: str, stopped: bool = False, work: float = 1.0) -> Record:
+        origin = Origin(operator="single" if techniques else "parent")
+        genome = Genome(techniques=techniques)
+        one = Candidate(id=number, iteration=0, seed=0, search="search", origin=origin, genome=genome)
+        scores = Scores(quality={"x": right}, n={"x": 8}, work=work, stopped=stopped)
+        return Record(**dict(one), rung=0, scores=scores, fitness=right, feasible=not stopped, rank=0)
+
+    records = [
+        record(0, 0.5),
+        record(1, 0.0, "vote of 9", stopped=True, work=2.1),
+        record(2, 0.25, "reread"),
+        record(3, 0.75, "1 call"),
+    ]
+    rows = _techniques(records).rows
+    assert [(row[0], row[2]) for row in rows] == [("1 call", 0.25), ("reread", -0.25), ("vote of 9", None)]
+    axes = pareto_plot(records, records[:1]).axes[0]
+    shown = [tuple(point) for drawn in axes.collections for point in drawn.get_offsets()]
+    assert (1.0, 0.75) in shown and not any(work > 2 for work, _ in shown)
