@@ -82,7 +82,7 @@ def test_folders_that_cannot_be_used(
     assert "a part of this path is a file" in refused(["run", *settings, "--out", settings[1]], capsys)
     assert "/proc/t: the file system is read-only" in refused(["run", *settings, "--out", "/proc"], capsys)
     taken = ["run", *settings, "--out", str(original.out), "--set", "seed=3"]
-    assert "taken by another config (differing: baking.seed, bitnet.seed, cognate.seed, data.seed" in refused(
+    assert "taken by another config (differing: adas.seed, baking.seed, bitnet.seed, cognate.seed" in refused(
         taken, capsys
     )
 
