@@ -78,6 +78,12 @@ def fitness(scores: Scores, parent: Scores) -> float:
     return scores.mean - lost
 
 
+def losing(scores: Scores, parent: Scores) -> tuple[str, ...]:
+    """Domains in which a design is worse than the parent, by however little; the worst first."""
+    gains = {domain: scores.quality[domain] - kept for domain, kept in parent.quality.items()}
+    return tuple(sorted((domain for domain in gains if gains[domain] < 0), key=gains.__getitem__))
+
+
 class Origin(StrictModel):
     """How a candidate was proposed."""
 

@@ -11,7 +11,7 @@ without the experts of those domains is played as well.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from phases.adas.archive import Archive, Evaluate, Scores, fitness
+from phases.adas.archive import Archive, Evaluate, Scores, fitness, losing
 from phases.adas.config import AdasConfig
 from phases.adas.genome import PARENT, Genome
 from phases.adas.pool import POOL
@@ -80,8 +80,7 @@ class Finals:
         """A design that chooses an expert a conversation, without those of the domains that it loses by it."""
         if found.genome.design(POOL).mixture.dispatch == "none":
             return None
-        kept = self._scores(PARENT).quality
-        lost = [domain for domain, right in found.quality.items() if right < kept[domain]]
+        lost = losing(self._scores(found.genome), self._scores(PARENT))
         return (
             found.genome.model_copy(update={"spared": tuple(sorted({*found.genome.spared, *lost}))}) if lost else None
         )

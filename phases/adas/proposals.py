@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from phases.adas.archive import Archive, Origin, Record, front_ranks
+from phases.adas.archive import Archive, Origin, Record, front_ranks, losing
 from phases.adas.credit import Credit, Value
 from phases.adas.genome import SPARED, WEIGHTS, Genome
 from phases.adas.pareto import crowding
@@ -60,7 +60,9 @@ class Evolution:
         )
         self._survivors = by_order[: self.population]
         self._credit = Credit((*self.space.pool, WEIGHTS, SPARED), archive, self.space.budget)
-        self._losing = {record.id: _losing(record, archive.parent(record.rung)) for record in self._survivors}
+        self._losing = {
+            record.id: losing(record.scores, archive.parent(record.rung).scores) for record in self._survivors
+        }
         self._outcomes = self._count(archive)
 
     def propose(self, taken: set[str], so_far: list[Genome]) -> Proposal | None:
@@ -147,8 +149,3 @@ class Evolution:
         best = [max((value((name,)), name) for name in names) for names in self.space.groups.values()]
         helping = sorted((one for one in best if one[0] > 0), reverse=True)
         yield Child(tuple(name for _, name in helping[: self.space.most]), parent.weights, parent.spared)
-
-
-def _losing(record: Record, parent: Record) -> Losing:
-    gains = {domain: right - parent.scores.quality[domain] for domain, right in record.scores.quality.items()}
-    return tuple(sorted((domain for domain in gains if gains[domain] < 0), key=gains.__getitem__))

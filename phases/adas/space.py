@@ -100,7 +100,7 @@ class Space:
 
     @cached_property
     def dispatching(self) -> frozenset[str]:
-        """Techniques that choose an expert : with them weights mean nothing, without them what is spared."""
+        """Techniques that choose an expert: with them weights mean nothing, without them what is spared."""
         return frozenset(
             n for n, one in self.pool.items() if one.patch.get("mixture", {}).get("dispatch", "none") != "none"
         )
