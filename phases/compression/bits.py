@@ -23,8 +23,8 @@ def pack(numbers: torch.Tensor, bits: int) -> torch.Tensor:
     return torch.from_numpy(np.packbits(digits.reshape(-1), bitorder="little"))
 
 
-def unpack(packed: torch.Tensor, count: int, bits: int, name: str) -> torch.Tensor:
-    """(`count`,) int64. Raises `ValueError` for what `pack` does not write; `name` says what it is."""
+def unpack(packed: torch.Tensor, count: int, bits: int, name: str, under: int = 1 << WIDEST) -> torch.Tensor:
+    """(`count`,) int64. Raises `ValueError`, by `name`, for what `pack` does not write of numbers `under` a limit."""
     expected = -(-count * bits // 8)
     if packed.dtype != torch.uint8 or packed.shape != (expected,):
         raise ValueError(f"{name}: {packed.dtype} {tuple(packed.shape)}, but ({expected},) bytes are expected")
@@ -34,4 +34,7 @@ def unpack(packed: torch.Tensor, count: int, bits: int, name: str) -> torch.Tens
     little = np.packbits(digits[: count * bits].reshape(count, bits), axis=1, bitorder="little")
     wide = np.zeros((count, WIDEST // 8), np.uint8)
     wide[:, : little.shape[1]] = little
-    return torch.from_numpy(wide.view("<u4").reshape(-1).astype(np.int64))
+    numbers = torch.from_numpy(wide.view("<u4").reshape(-1).astype(np.int64))
+    if count and int(numbers.max()) >= under:
+        raise ValueError(f"{name}: {int(numbers.max())} is among them, under {under} is needed")
+    return numbers

@@ -28,13 +28,11 @@ import torch
 from phases.compression.bits import bits_for, pack, unpack
 from phases.compression.codec import Encoded, check_matrix
 from phases.compression.kmeans import kmeans, means_of_sum, nearest_sum
-from phases.compression.vptq_stored import Assigned, Shared, others
+from phases.compression.vptq_stored import Assigned, Shared, around_one, others
 
 LARGEST = 65504.0
 """float16 ends here."""
 SMALLEST = 2.0**-24
-LEAST_IMPORTANCE = 1e-6
-"""Of the mean one: an input that was never seen still gets weights that are near."""
 SAMPLES_A_CODE = 512
 """Vectors that a codebook is fitted to; the centroids are then refitted to all."""
 ROUNDS = 4
@@ -190,8 +188,8 @@ class VPTQ:
         outliers_OC = encoded.tensors["outliers"].float() if count else torch.zeros(rows, 0)
         if not torch.isfinite(scale_S).all() or (scale_S < 0).any() or not torch.isfinite(outliers_OC).all():
             raise ValueError("a scale is negative, or a scale or an outlier not finite")
-        codes_RN = _codes(encoded.tensors["codes"], codes, self.codebook_size).view(stages, -1)
-        columns_C = _codes(encoded.tensors["columns"], count, width) if count else torch.zeros(0, dtype=torch.int64)
+        codes_RN = _codes(encoded.tensors, "codes", codes, self.codebook_size).view(stages, -1)
+        columns_C = _codes(encoded.tensors, "columns", count, width)
         if (columns_C.diff() <= 0).any():
             raise ValueError("the outlier columns do not ascend")
         return Assigned((rows, width), codes_RN, scale_S[:, None], columns_C, outliers_OC)
@@ -202,7 +200,7 @@ class VPTQ:
         square_OI = weight_OI.detach().cpu().double().square()
         if float(square_OI.max()) > LARGEST**2:
             raise ValueError(f"a weight is larger than {LARGEST:.0f}, where float16 ends")
-        energy_I = square_OI.sum(0) * _relative(importance_I, square_OI.shape[1])
+        energy_I = square_OI.sum(0) * around_one(importance_I, square_OI.shape[1])
         order_I = energy_I.sort(descending=True, stable=True).indices
         columns_C = order_I[: self._outlier_count(len(order_I))].sort().values
         rest = square_OI[:, others(columns_C, square_OI.shape[1])]
@@ -217,7 +215,7 @@ class VPTQ:
         check_matrix(weight_OI, importance_I)
         kept = others(columns_C, weight_OI.shape[1])
         rest, scale_S1 = weight_OI.detach().cpu()[:, kept].double(), scale_S.double()[:, None]
-        h = _relative(importance_I, weight_OI.shape[1])[kept]
+        h = around_one(importance_I, weight_OI.shape[1])[kept]
         scaled = torch.where(scale_S1 > 0, rest / scale_S1, 0)
         mean = (h * rest.square()).mean()
         counts = h * scale_S1.square() / mean if mean > 0 else torch.zeros(())
@@ -247,17 +245,6 @@ def _pairs(
     return {name: (weight, given.get(name)) for name, weight in weights.items()}
 
 
-def _relative(importance_I: torch.Tensor | None, width: int) -> torch.Tensor:
-    """(I,) float64 around 1."""
-    if importance_I is None or not importance_I.any():
-        return torch.ones(width, dtype=torch.float64)
-    h = importance_I.detach().cpu().double()
-    return (h / h.max() / (h / h.max()).mean()).clamp(min=LEAST_IMPORTANCE)
-
-
-def _codes(packed: torch.Tensor, count: int, size: int) -> torch.Tensor:
+def _codes(tensors: Mapping[str, torch.Tensor], name: str, count: int, size: int) -> torch.Tensor:
     """(`count`,) int64 under `size`. Raises `ValueError` for others."""
-    codes = unpack(packed, count, bits_for(size), "codes")
-    if count and int(codes.max()) >= size:
-        raise ValueError(f"a code {int(codes.max())}: under {size} is needed")
-    return codes
+    return unpack(tensors[name], count, bits_for(size), name, size) if count else torch.zeros(0, dtype=torch.int64)

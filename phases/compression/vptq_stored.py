@@ -15,6 +15,9 @@ import torch
 from phases.compression.codec import Encoded
 from phases.compression.kmeans import sum_of
 
+LEAST_IMPORTANCE = 1e-6
+"""Of the mean one: an input that was never seen still gets weights that are near."""
+
 
 @dataclass(frozen=True)
 class Assigned:
@@ -65,3 +68,11 @@ def others(columns_C: torch.Tensor, width: int) -> torch.Tensor:
     kept = torch.ones(width, dtype=torch.bool)
     kept[columns_C] = False
     return kept.nonzero().flatten()
+
+
+def around_one(importance_I: torch.Tensor | None, width: int) -> torch.Tensor:
+    """(I,) float64 importances of mean one, or ones where none are given."""
+    if importance_I is None or not importance_I.any():
+        return torch.ones(width, dtype=torch.float64)
+    h = importance_I.detach().cpu().double()
+    return (h / h.max() / (h / h.max()).mean()).clamp(min=LEAST_IMPORTANCE)

@@ -108,7 +108,7 @@ def test_failed_gate_stops_the_chain_and_says_so(tiny: ForgeConfig, strict: None
     with pytest.raises(GateFailed, match="cognate: gates not met: impossible"):
         forge(tiny)
     report = read_report(tiny.folder)
-    assert [phase.status for phase in report.phases] == ["failed", *["skipped"] * 5] and report.agent is None
+    assert [phase.status for phase in report.phases] == ["failed", *["skipped"] * 6] and report.agent is None
     assert "failed" in (tiny.folder / "report.md").read_text()
     assert not (tiny.folder / "evomerge").exists()
 
@@ -206,7 +206,7 @@ def states(gates: int) -> list[str]:
 
 def test_states_of_a_rollback(tiny: ForgeConfig, lenient: None) -> None:
     forge(tiny)
-    assert states(6) == ["Passed", "RolledBack", "RolledBack", "Passed", "RolledBack", "RolledBack", "RolledBack"]
+    assert states(7) == ["Passed", *["RolledBack"] * 2, "Passed", *["RolledBack"] * 4]
 
 
 def test_states_of_a_stop(tiny: ForgeConfig, strict: None) -> None:
