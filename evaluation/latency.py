@@ -8,6 +8,7 @@ equally many tokens. The peak resident memory is the whole process's: interprete
 """
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -39,6 +40,8 @@ class Latency:
     threads: int
     kernel: str | None = None
     """What multiplied with packed weights; None for a model that is not packed."""
+    written: str = ""
+    """SHA-256 of the tokens that were decoded: another process should write the same."""
 
 
 def measure_latency(path: Path, tokens: int = 64, repeats: int = 5) -> Latency:
@@ -63,7 +66,7 @@ def decode_timed(path: Path, tokens: int, repeats: int) -> Latency:
     model = load_model(path)
     # Any ids will do: the time of a decode does not depend on which tokens it meets.
     prompt = [i % model.config.vocab_size for i in range(PROMPT_TOKENS)]
-    seconds = []
+    seconds, written = [], []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         written = greedy(model, [prompt], tokens, stop=set())[0]
@@ -71,7 +74,8 @@ def decode_timed(path: Path, tokens: int, repeats: int) -> Latency:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB here
     median = 1000 * statistics.median(seconds[1:])
-    return Latency(median, peak * unit, tokens, repeats, torch.get_num_threads(), kernel_of(model))
+    digest = hashlib.sha256(json.dumps(written).encode()).hexdigest()
+    return Latency(median, peak * unit, tokens, repeats, torch.get_num_threads(), kernel_of(model), digest)
 
 
 def count_parameters(path: Path) -> tuple[int, int]:

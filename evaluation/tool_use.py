@@ -25,7 +25,7 @@ from phases.agent.persona import small_talk
 from phases.agent.settings import DOCUMENTS, AgentSettings, open_context, open_tools, read_settings
 from phases.agent.tool import Tool, ToolContext
 from phases.agent.writing import NO_PROMPT, BatchWriter, Prompt
-from phases.baking.config import BakingConfig
+from phases.baking.config import BakingConfig, made_with
 from phases.baking.facts import fact_scenarios
 from phases.baking.items import Conversation, make_conversations
 from phases.baking.memories import Memories
@@ -147,7 +147,7 @@ def _memories(context: ToolContext, paths: Sequence[Path]) -> Iterator[Any]:
 def open_bench(checkpoint: Checkpoint, config: EvaluationConfig, training: int = 96) -> Iterator[Bench]:
     """The held-out conversations of a baking checkpoint; of training a few, as examples and for a classifier."""
     settings = read_settings(checkpoint.path)
-    made = BakingConfig.model_validate(checkpoint.manifest["config"])
+    made = made_with(checkpoint.path)
     tools = open_tools(settings.tools, [Path(own.path) for own in settings.own_tools])
     with open_context(settings, tools, checkpoint.path / DOCUMENTS, None, "evaluation") as context:
         split: Split = config.split

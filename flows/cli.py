@@ -6,6 +6,7 @@
     forge generate checkpoints/laptop/quiet_star --prompt "def " --think --show-thoughts
     forge export checkpoints/laptop/bitnet --format gguf --out agent.gguf
     forge chat checkpoints/laptop/baking
+    forge serve checkpoints/laptop/adas
     forge memory checkpoints/laptop/baking.memory.sqlite
     forge report checkpoints/laptop --json
     forge phases
@@ -100,6 +101,8 @@ def parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--type", choices=types, help=text)
     _add_chat(_command(commands, "chat", "talk to an agent; its tools run, its memory lasts", "flows.chat"))
+    text = "answer at OpenAI's HTTP interface, until Ctrl-C"
+    _add_serve(_command(commands, "serve", text, "flows.serve"))
     text = "list what an agent's memory holds, or forget, export, restore, delete it"
     _add_memory(_command(commands, "memory", text, "flows.memory_commands"))
     report = _command(commands, "report", "print the report of a run")
@@ -163,6 +166,23 @@ def _add_chat(chat: argparse.ArgumentParser) -> None:
     add("--show-tools", action="store_true", help="also put the tools' signatures before the conversation")
     add("--temperature", type=float, default=0.0, metavar="T", help="draw tokens; 0 (default): as the design says")
     add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
+
+
+def _add_serve(serve: argparse.ArgumentParser) -> None:
+    add = serve.add_argument
+    add("agent", type=Path, metavar="AGENT", help="what the baking or the adas phase wrote")
+    add(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to listen (default: 127.0.0.1, this machine alone)",
+    )
+    add("--port", type=int, default=8000, metavar="N", help="of the server; 0: any free one (default: 8000)")
+    add("--tool", type=Path, action="append", default=[], metavar="FILE", help="a tool of your own; repeat for more")
+    add("--memory", type=Path, metavar="FILE", help="where it remembers, for all clients together")
+    add("--no-memory", action="store_true", help="forget everything after each request (default)")
+    add("--api-key-env", metavar="NAME", help="the environment variable with the key that clients have to send")
+    add("--queue", type=int, default=8, metavar="N", help="requests that may wait (default: 8); more are refused")
 
 
 def _add_memory(memory: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from phases.agent.library import LIBRARY
 from phases.agent.settings import DOCUMENTS, SETTINGS
 from phases.agent.template import with_tools
 from phases.baking.bundle import add_files
+from phases.baking.config import CONVERSATIONS
 from phases.bitnet.storage import is_ternary
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_family
 from phases.dataset import Dataset
@@ -31,8 +32,8 @@ def write_agent(
     weights = work / "weights"
     if not is_finished(weights):
         _fold(parent, data, design, work, weights, _manifest(parent, data, config, found))
-    documents = {DOCUMENTS: parent.path / DOCUMENTS} if (parent.path / DOCUMENTS).is_file() else {}
-    beside = {LIBRARY: work / LIBRARY, **documents}
+    known = {name: parent.path / name for name in (DOCUMENTS, CONVERSATIONS) if (parent.path / name).is_file()}
+    beside = {LIBRARY: work / LIBRARY, **known}
     settings = agent_settings(parent)
     plain = settings.model_copy(update={"design": design.model_copy(update={"mixture": Mixture()})})
     texts = {SETTINGS: plain.model_dump_json(indent=2)}

@@ -42,9 +42,9 @@ def explore(
 ) -> AdasReport:
     """Learn, compose, search; what is finished is kept in the work directory."""
     with open_course(parent, data, ("validation",), config.lessons) as course:
-        lessons = _encoded(parent, course.lessons)
+        lessons = encode_domains(parent, course.lessons)
         trials = first(course.trials["validation"], course.domains, config.composition.trials)
-        held_out = _encoded(parent, {domain: [one.solved for one in found] for domain, found in trials.items()})
+        held_out = encode_domains(parent, {domain: [one.solved for one in found] for domain, found in trials.items()})
         techniques = usable(POOL, _abilities(parent, course, config))
         library = course.library(config.library).model_dump_json(indent=1)
     (work / LIBRARY).write_text(library + "\n", encoding="utf-8")
@@ -124,7 +124,7 @@ def _abilities(parent: Checkpoint, course: Course, config: AdasConfig) -> list[N
     return [need for need, there_is in there.items() if there_is]
 
 
-def _encoded(parent: Checkpoint, conversations: Mapping[str, Sequence[Messages]]) -> Domains:
+def encode_domains(parent: Checkpoint, conversations: Mapping[str, Sequence[Messages]]) -> Domains:
     """Conversations in the parent's tokens, with what the assistant says marked."""
     tokenizer = with_tools(parent.tokenizer())
     found: dict[str, list[Encoded]] = {}

@@ -20,7 +20,7 @@ from phases.agent.library import Example, Library
 from phases.agent.persona import MANNERS, Persona, shown
 from phases.agent.settings import DOCUMENTS, SETTINGS, AgentSettings, open_context, open_tools, read_settings
 from phases.agent.tool import Tool, ToolContext
-from phases.baking.config import BakingConfig
+from phases.baking.config import made_with
 from phases.baking.items import Conversation, make_conversations
 from phases.baking.scenario import Scenario, ScriptedTurn, succeeded
 from phases.checkpoint import Checkpoint
@@ -101,7 +101,7 @@ def open_course(parent: Checkpoint, data: Dataset, splits: Sequence[Split], lear
                 if items := data.items(split, name):
                     trials[split][domain] = tuple(map(_asked, items))
         if (parent.path / SETTINGS).is_file():
-            made = BakingConfig.model_validate(parent.manifest["config"])
+            made = made_with(parent.path)
             most = max(learnt, made.scenarios.held_out)
             found = make_conversations(made, tools, context, made.seed, ("train", *splits), most).by_split
             for kind, conversations in found["train"].items():

@@ -1,8 +1,9 @@
 """The phase's config: the persona, the tools, what is taught, and the bakes one after the other."""
 
+from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from phases.agent.conversation import TurnLimits
 from phases.agent.memory import MemoryConfig
@@ -11,9 +12,13 @@ from phases.agent.search import SearchConfig
 from phases.baking.questions import PythonTask
 from phases.baking.scenario import Kind
 from phases.cognate.config import Adapter, Mix
+from phases.errors import CheckpointError
 from phases.phase import PhaseConfig
 from phases.strict import StrictModel
 from phases.training.config import TrainingConfig
+
+CONVERSATIONS = "conversations.json"
+"""Beside an agent: the config that its conversations were made with, and can be made with again (`made_with`)."""
 
 
 class ToolsConfig(StrictModel):
@@ -153,3 +158,16 @@ class BakingConfig(PhaseConfig):
                 "teach=false for a model that knows the word"
             )
         return self
+
+
+def made_with(path: Path) -> BakingConfig:
+    """The config that an agent's conversations were made with.
+
+    Raises `CheckpointError` where it is missing or damaged.
+    """
+    try:
+        return BakingConfig.model_validate_json((path / CONVERSATIONS).read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        raise CheckpointError(
+            f"{path / CONVERSATIONS}: missing or altered; restore it from a copy or run the baking phase again"
+        ) from None

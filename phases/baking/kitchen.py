@@ -20,7 +20,7 @@ from phases.agent.settings import DOCUMENTS, SETTINGS, open_context
 from phases.agent.template import with_tools
 from phases.baking.adapters import Adapted
 from phases.baking.bundle import add_files
-from phases.baking.config import Bake, BakingConfig
+from phases.baking.config import CONVERSATIONS, Bake, BakingConfig
 from phases.baking.documents import index_training_text
 from phases.baking.lessons import Lessons, spread
 from phases.baking.objective import Baking
@@ -164,7 +164,11 @@ class Kitchen:
                 for bake in self.config.bakes
             ),
         )
-        texts = {SETTINGS: self.lessons.settings.model_dump_json(indent=2), RECORD: record.model_dump_json(indent=2)}
+        texts = {
+            SETTINGS: self.lessons.settings.model_dump_json(indent=2),
+            RECORD: record.model_dump_json(indent=2),
+            CONVERSATIONS: self.config.model_dump_json(indent=2),
+        }
         files = {DOCUMENTS: self.documents} if self.config.tools.documents else {}
         add_files(last, self.work / BAKED, "baking", texts, files)
 

@@ -7,7 +7,7 @@ the lattice. Weights are parametrised by torch's own `parametrize`, so `linear.w
 everybody who reads it (attention, fused losses, a tied head), and the latent weight is what the optimizer moves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -74,6 +74,31 @@ class Estimator(nn.Module):
         return straight_through(latent_OI, self.lattice(latent_OI).dequantise().to(latent_OI.dtype), self.strength)
 
 
+class RoundedInputs:
+    """Rounds what goes into some layers of a model to 8 bits a token, from here until `remove`."""
+
+    def __init__(self, model: Any, layers: Iterable[nn.Module]) -> None:
+        self.strength = 1.0
+        self._read: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._hooks = [layer.register_forward_pre_hook(self._round) for layer in layers]
+        self._hooks.append(model.base_model.register_forward_hook(self._forget))
+
+    def _round(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        x, *rest = args
+        # Queries, keys and values read the same tensor, and so do the two halves of a gated layer.
+        if self._read is None or self._read[0] is not x:
+            self._read = (x, straight_through(x, quantise_activations(x.detach()), self.strength))
+        return self._read[1], *rest
+
+    def _forget(self, *_: object) -> None:
+        self._read = None
+
+    def remove(self) -> None:
+        """Round no more."""
+        for hook in self._hooks:
+            hook.remove()
+
+
 class Quantised:
     """A model whose weights train through their lattices, from here until `fold`."""
 
@@ -92,12 +117,10 @@ class Quantised:
         self._modules = [m for m in model.modules() if self._name(m)]
         self._estimators = {n: Estimator(None, quantisation.group) for n in self.ternary}
         self._estimators |= {n: Estimator(quantisation.embedding_bits, quantisation.group) for n in self.embeddings}
-        self._hooks = [model.base_model.register_forward_hook(self._forget)]
-        self._read: tuple[torch.Tensor, torch.Tensor] | None = None
+        ternary_layers = [module for module in self._modules if self._name(module) in self.ternary]
+        self._inputs = RoundedInputs(model, ternary_layers if quantisation.activations else [])
         for module in self._modules:
             name = self._name(module)
-            if quantisation.activations and name in self.ternary:
-                self._hooks.append(module.register_forward_pre_hook(self._round_input))
             # unsafe: shape and type stay as they are; the check would quantise everything once more.
             parametrize.register_parametrization(module, "weight", self._estimators[name], unsafe=True)
 
@@ -105,19 +128,9 @@ class Quantised:
         weight = module._parameters.get("weight")
         return next((name for name, p in self._latent.items() if p is weight), "")
 
-    def _round_input(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        x, *rest = args
-        # Queries, keys and values read the same tensor, and so do the two halves of a gated layer.
-        if self._read is None or self._read[0] is not x:
-            self._read = (x, straight_through(x, quantise_activations(x.detach()), self.strength))
-        return self._read[1], *rest
-
-    def _forget(self, *_: object) -> None:
-        self._read = None
-
     def set_strength(self, strength: float) -> None:
         """λ of all weights and activations, 0 … 1."""
-        self.strength = strength
+        self.strength = self._inputs.strength = strength
         for estimator in self._estimators.values():
             estimator.strength = strength
 
@@ -132,8 +145,7 @@ class Quantised:
     def fold(self) -> None:
         """Make the model a plain one again, whose weights are the lattice exactly."""
         self.set_strength(1.0)
-        for hook in self._hooks:
-            hook.remove()
+        self._inputs.remove()
         for module in self._modules:
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
         self.model.tie_weights()

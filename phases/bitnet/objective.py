@@ -1,5 +1,6 @@
-"""What a step of quantisation-aware training minimises: the text's loss and the divergence from the parent."""
+"""What a step of training in a coarser form minimises: the text's loss and the divergence from the parent."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,23 +14,27 @@ from phases.training.objective import Objective
 Codes = dict[str, torch.Tensor]
 
 
-class QuantisationAware(Objective):
-    """Language modelling through the lattice, with or without the parent as a teacher."""
+class Taught(Objective):
+    """Language modelling in a form whose strength rises, with or without the parent as a teacher."""
 
-    def __init__(self, quantised: Quantised, warmup: float, distillation: Distillation, teacher: Any = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        set_strength: Callable[[float], None],
+        warmup: float,
+        distillation: Distillation,
+        teacher: Any = None,
+    ) -> None:
         """`teacher`: the parent, or None to learn from the text alone."""
-        super().__init__(quantised.model)
-        self.quantised, self.warmup, self.distillation = quantised, warmup, distillation
+        super().__init__(model)
+        self.set_strength, self.warmup, self.distillation = set_strength, warmup, distillation
         # In a list, so that the teacher is no part of this module: it neither trains nor is saved.
         self.teachers = [] if teacher is None else [teacher.eval().requires_grad_(False)]
-        # Before a saved state is restored: where the whole training, not this session, began.
-        self.first = _codes(quantised)
-        self.last: Codes = {}
         self.seen: dict[str, torch.Tensor] = {}
 
     def forward(self, tokens_BT: torch.Tensor, weight_BT: torch.Tensor, progress: float) -> torch.Tensor:
         """Σ weight · loss, nats."""
-        self.quantised.set_strength(min(1.0, progress / self.warmup) if self.warmup else 1.0)
+        self.set_strength(min(1.0, progress / self.warmup) if self.warmup else 1.0)
         inputs_BT, target_BT = tokens_BT[:, :-1], tokens_BT[:, 1:]
         deep = bool(self.teachers and self.distillation.hidden)
         ours = self._read(self.model, inputs_BT, deep)
@@ -57,6 +62,25 @@ class QuantisationAware(Objective):
         return loss
 
     def curves(self) -> dict[str, float]:
+        """The text's own loss and the divergence from the parent, nats a weighted token."""
+        return {name: float(value) for name, value in self.seen.items()}
+
+    @staticmethod
+    def _read(model: Any, inputs_BT: torch.Tensor, deep: bool) -> Any:
+        return model.base_model(input_ids=inputs_BT, use_cache=False, output_hidden_states=deep)
+
+
+class QuantisationAware(Taught):
+    """Training through the lattice."""
+
+    def __init__(self, quantised: Quantised, warmup: float, distillation: Distillation, teacher: Any = None) -> None:
+        super().__init__(quantised.model, quantised.set_strength, warmup, distillation, teacher)
+        self.quantised = quantised
+        # Before a saved state is restored: where the whole training, not this session, began.
+        self.first = _codes(quantised)
+        self.last: Codes = {}
+
+    def curves(self) -> dict[str, float]:
         """Strength, divergence from the parent, share of zeros, and how many codes and signs changed."""
         now = _codes(self.quantised)
         count = sum(codes.numel() for codes in now.values())
@@ -68,12 +92,7 @@ class QuantisationAware(Objective):
         if self.last:  # not at the first point of a session
             share["codes_changed_since_last"] = _changed(self.last, now) / count
         self.last = now
-        seen = {name: float(value) for name, value in self.seen.items()}
-        return {"strength": self.quantised.strength, **seen, **share}
-
-    @staticmethod
-    def _read(model: Any, inputs_BT: torch.Tensor, deep: bool) -> Any:
-        return model.base_model(input_ids=inputs_BT, use_cache=False, output_hidden_states=deep)
+        return {"strength": self.quantised.strength, **super().curves(), **share}
 
 
 def _codes(quantised: Quantised) -> Codes:

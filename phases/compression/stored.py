@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from phases.compression.bits import bits_for, pack, unpack
 from phases.compression.codec import Encoded
-from phases.compression.bits import unpack
-from phases.compression.bits import bits_for, pack
 from phases.compression.entropy import LARGEST_ALPHABET, decode_symbols, encode_symbols
 from phases.compression.hyper import Hyper
 from phases.compression.seedlm import SeedLM

@@ -28,7 +28,7 @@ import torch
 from phases.compression.bits import bits_for, pack, unpack
 from phases.compression.codec import Encoded, check_matrix
 from phases.compression.kmeans import kmeans, means_of_sum, nearest_sum
-from phases.compression.vptq_stored import Assigned, Shared, around_one, others
+from phases.compression.vptq_stored import Assigned, Shared, around_one, others, pairs_of
 
 LARGEST = 65504.0
 """float16 ends here."""
@@ -89,7 +89,7 @@ class VPTQ:
         A matrix counts in the fit by its number of weights: errors are relative to its own weighted energy.
         """
         book = self.fit(weights, importances, seed)
-        pairs = _pairs(weights, importances)
+        pairs = pairs_of(weights, importances)
         return Shared(book, {name: self.assign(weight, book, h) for name, (weight, h) in pairs.items()})
 
     def fit(
@@ -99,8 +99,8 @@ class VPTQ:
         seed: int = 0,
     ) -> torch.Tensor:
         """(R, K, V) float16: a codebook for these matrices."""
-        pairs = _pairs(weights, importances).values()
-        parts = [self._vectors(weight, h, *self._layout(weight, h)) for weight, h in pairs]
+        pairs = pairs_of(weights, importances).values()
+        parts = [self.vectors(weight, h)[:2] for weight, h in pairs]
         all_NV, all_weights_NV = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         generator, most = np.random.default_rng(seed), SAMPLES_A_CODE * self.codebook_size
         x, w = all_NV, all_weights_NV
@@ -142,7 +142,7 @@ class VPTQ:
     ) -> Shared:
         """The same codes with the centroids that serve these weights best (weighted least squares)."""
         self._check_codebook(shared.codebook_RKV)
-        pairs, parts = _pairs(weights, importances), []
+        pairs, parts = pairs_of(weights, importances), []
         if pairs.keys() != shared.matrices.keys():
             raise ValueError(f"weights of {sorted(pairs)}, codes of {sorted(shared.matrices)}: the same are needed")
         for name, (weight_OI, h) in pairs.items():
@@ -194,6 +194,13 @@ class VPTQ:
             raise ValueError("the outlier columns do not ascend")
         return Assigned((rows, width), codes_RN, scale_S[:, None], columns_C, outliers_OC)
 
+    def vectors(
+        self, weight_OI: torch.Tensor, importance_I: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(N, V) what codes stand for, (N, V) how much an error in each counts, (S,) the scales, in float16."""
+        columns_C, scale_S = self._layout(weight_OI, importance_I)
+        return *self._vectors(weight_OI, importance_I, columns_C, scale_S), scale_S
+
     def _layout(self, weight_OI: torch.Tensor, importance_I: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """(C,) outlier columns and (S,) float16 scales: the root mean square of what else there is."""
         check_matrix(weight_OI, importance_I)
@@ -233,16 +240,6 @@ class VPTQ:
             raise ValueError(f"a codebook {codebook_RKV.dtype} {tuple(codebook_RKV.shape)}: float16 {shape} is needed")
         if not torch.isfinite(codebook_RKV).all():
             raise ValueError("a centroid is not finite")
-
-
-def _pairs(
-    weights: Mapping[str, torch.Tensor], importances: Mapping[str, torch.Tensor] | None
-) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
-    """Every matrix with its importances, if it has any."""
-    given = importances or {}
-    if not weights or given.keys() - weights.keys():
-        raise ValueError(f"{len(weights)} matrices, importances of {sorted(given.keys() - weights.keys())} besides")
-    return {name: (weight, given.get(name)) for name, weight in weights.items()}
 
 
 def _codes(tensors: Mapping[str, torch.Tensor], name: str, count: int, size: int) -> torch.Tensor:

@@ -76,3 +76,13 @@ def around_one(importance_I: torch.Tensor | None, width: int) -> torch.Tensor:
         return torch.ones(width, dtype=torch.float64)
     h = importance_I.detach().cpu().double()
     return (h / h.max() / (h / h.max()).mean()).clamp(min=LEAST_IMPORTANCE)
+
+
+def pairs_of(
+    weights: Mapping[str, torch.Tensor], importances: Mapping[str, torch.Tensor] | None
+) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
+    """Every matrix with its importances, if it has any."""
+    given = importances or {}
+    if not weights or given.keys() - weights.keys():
+        raise ValueError(f"{len(weights)} matrices, importances of {sorted(given.keys() - weights.keys())} besides")
+    return {name: (weight, given.get(name)) for name, weight in weights.items()}

@@ -1,0 +1,133 @@
+"""The judge of phase 8: is the agent's one file as small as it says, and does it still do what its parent did?
+
+    judge(checkpoint, [parent], data, EvaluationConfig())
+
+The artefact is opened from disk and answers, talks and works with its tools on the test split, beside its parent.
+Retention is the mean over right answers of tasks, of an agent's domains, and bits per byte. Its controls have no say in
+what was chosen: the same allocation at as many bytes as it was before training, and the parent trained in float32 on
+the same rows for as many steps, which says what the extra steps would have brought anyway. Size is the file's, header
+and all; milliseconds a token and peak memory are those of a fresh process, which must write the same text as this one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.adas_measures import PARENT
+from evaluation.compression_measures import (
+    NAME,
+    Kept,
+    compression_tables,
+    domain_metrics,
+    kept_metrics,
+    play_domains,
+    what_is_kept,
+)
+from evaluation.config import EvaluationConfig
+from evaluation.judgement import Judgement
+from evaluation.latency import Latency, count_parameters, decode_timed, measure_latency
+from evaluation.measured import Measured, measure, model_metrics
+from evaluation.metric import Control, Gate, Metric, finite_check, gate, paired_control
+from evaluation.specialities import NAMES, Units, held_out
+from phases.checkpoint import Checkpoint
+from phases.compression.press import AGENT, CONTROL, UNTRAINED
+from phases.compression.report import CompressionReport, read_report
+from phases.dataset import Dataset
+
+TOKENS, REPEATS = 64, 5
+"""Of the decodes that are timed."""
+MOST_BYTES, MOST_MS, MOST_RSS = 100e6, 50.0, 2e9
+"""What an agent may take: on disk, milliseconds a token, bytes of memory."""
+
+
+def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, config: EvaluationConfig) -> Judgement:
+    """Judge a compression checkpoint. Raises `CheckpointError` when its report or a sibling is missing."""
+    found, parent, siblings = read_report(checkpoint.path), parents[0], checkpoint.siblings
+    agent, units = siblings[AGENT], held_out(data, config)
+    ours = measure(agent.model(), agent.tokenizer(), units, config)
+    finite, finite_gate = finite_check(ours.not_finite, units.split, len(units.text_NT))
+    if not finite_gate.passed:
+        return Judgement(metrics=(finite,), gates=(finite_gate,))
+    models = {PARENT: parent, UNTRAINED: siblings[UNTRAINED], CONTROL: siblings[CONTROL]}
+    others = {name: measure(one.model(), one.tokenizer(), units, config) for name, one in models.items()}
+    domains = play_domains({NAME: agent, PARENT: parent, UNTRAINED: siblings[UNTRAINED]}, parent, data, config)
+    kept = what_is_kept(ours, others[PARENT], units, domains, NAME)
+    untrained = what_is_kept(others[UNTRAINED], others[PARENT], units, domains, UNTRAINED)
+    fresh, here = measure_latency(agent.path, TOKENS, REPEATS), decode_timed(agent.path, TOKENS, 1)
+    size = _size(agent.path)
+    return Judgement(
+        metrics=(
+            finite,
+            *kept_metrics(kept, NAME, units.split),
+            *kept_metrics(untrained, UNTRAINED, units.split),
+            *_costs(fresh, size, parent, units.split),
+            *domain_metrics(domains, units.split),
+            *model_metrics(NAME, ours, units.split, others[PARENT]),
+            *(metric for name, one in others.items() for metric in model_metrics(name, one, units.split)),
+        ),
+        controls=tuple(_controls(ours, others, found, units)),
+        gates=(finite_gate, *_gates(kept, untrained, found, size, parent, fresh, here, config)),
+        tables=compression_tables(found, agent, kept, ours, others, units),
+    )
+
+
+def _size(path: Path) -> int:
+    return (path / "model.safetensors").stat().st_size
+
+
+def _float_bytes(parent: Checkpoint) -> int:
+    return 4 * count_parameters(parent.path)[0]
+
+
+def _costs(fresh: Latency, size: int, parent: Checkpoint, split: str) -> list[Metric]:
+    """Figures of one file and one process: they have no error."""
+    values = {
+        "bytes": (float(size), "bytes"),
+        "smaller_than_float32": (_float_bytes(parent) / size, "×"),
+        "ms_per_token": (fresh.ms_per_token_p50, "ms"),
+        "peak_rss": (float(fresh.peak_rss_bytes), "bytes"),
+    }
+    return [Metric(name=f"{NAME}/{n}", split=split, value=v, n=1, unit=unit) for n, (v, unit) in values.items()]
+
+
+def _controls(ours: Measured, others: dict[str, Measured], found: CompressionReport, units: Units) -> list[Control]:
+    rung = found.rungs[found.taken]
+    steps = found.config["training"]["steps"]
+    budgets = {
+        UNTRAINED: f"the same codecs and bytes ({rung.bytes:,}), not trained",
+        CONTROL: f"{steps} steps on the same rows in float32",
+        PARENT: "nothing",
+    }
+    controls = []
+    for name, one in others.items():
+        for task in ("reasoning", "memory"):
+            scores = (ours.scores[task], one.scores[task])
+            controls.append(paired_control(name, f"{task}/{NAMES[task]}", *scores, budgets[name]))
+    return controls
+
+
+def _gates(
+    kept: Kept,
+    untrained: Kept,
+    found: CompressionReport,
+    size: int,
+    parent: Checkpoint,
+    fresh: Latency,
+    here: Latency,
+    config: EvaluationConfig,
+) -> list[Gate]:
+    ratio = found.rungs[found.taken].ratio
+    better = kept.mean - untrained.mean
+    error = float(np.hypot(kept.stderr, untrained.stderr))
+    return [
+        gate(
+            f"{ratio:g}× smaller than float32", f"{NAME}/smaller_than_float32", _float_bytes(parent) / size, ">=", ratio
+        ),
+        gate("retention", f"{NAME}/retention", kept.mean, ">=", float(found.config["retention"])),
+        gate("better than untrained at equal bytes", "difference of retention", better, ">", config.sigmas * error),
+        gate("on disk", f"{NAME}/bytes", float(size), "<", MOST_BYTES),
+        gate("milliseconds a token", f"{NAME}/ms_per_token", fresh.ms_per_token_p50, "<", MOST_MS),
+        gate("peak memory", f"{NAME}/peak_rss", float(fresh.peak_rss_bytes), "<", MOST_RSS),
+        gate("a fresh process writes something else", "tokens", float(fresh.written != here.written), "<=", 0.0),
+    ]

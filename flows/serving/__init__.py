@@ -1,0 +1,1 @@
+"""An agent behind OpenAI's HTTP interface: requests, replies, and the thread that answers one at a time."""

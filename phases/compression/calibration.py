@@ -1,0 +1,153 @@
+"""What a compressed model loses on held-out rows: its divergence from the parent, and answers that were right.
+
+    calibration = Calibration(parent_model, held_out(data, conversations, rows=16))
+    calibration.divergence(model), calibration.standing(model)
+
+Rows are of the validation split: text, tasks, and for an agent its conversations. The divergence KL(parent ‖ ours) is
+the mean over streams of nats a token that counts; of it codecs are chosen, as it is never negative and hears far
+smaller changes than the loss itself. An answer is right when each of its tokens is the likeliest after those before: so
+it is what greedy decoding writes. Of text every token is an answer.
+
+Shapes: B rows, T positions, N tokens that count, D hidden, I inputs of a layer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from phases.baking.rows import Encoded, pack_conversations
+from phases.bitnet.distil import distillation_loss
+from phases.dataset import Dataset
+
+CONVERSATIONS, TEXT = "conversations", "text"
+ANSWER = 1
+"""Mask of tokens that are answers, and of all of text."""
+MICRO = 4
+"""Rows that are read at a time."""
+SLICE = 2048
+"""Tokens whose logits are held at a time."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows of one stream, and what counts of them."""
+
+    tokens_BT: torch.Tensor
+    """(B, T+1) int64."""
+    counts_BT: torch.Tensor
+    """(B, T) bool: of predicting tokens[:, 1:]."""
+    whole: bool
+    """Whether neighbours that count are one answer."""
+
+
+def held_out(data: Dataset, conversations: Sequence[Encoded], rows: int, pad: int) -> dict[str, HeldOut]:
+    """The first `rows` rows of every stream of the validation split, and of conversations as many."""
+    found = {}
+    for stream in data.streams("validation"):
+        tokens = torch.from_numpy(data.blocks("validation", stream)[:rows].astype(np.int64))
+        mask = torch.from_numpy(data.mask("validation", stream)[:rows].astype(np.int64))[:, 1:]
+        if len(tokens) and bool((mask == ANSWER).any()):
+            found[stream] = HeldOut(tokens, mask == ANSWER, stream != TEXT)
+    if conversations:
+        packed = pack_conversations(conversations, data.block_tokens, pad, "compression.calibration")
+        tokens = torch.from_numpy(packed.tokens_NT[:rows])
+        found[CONVERSATIONS] = HeldOut(tokens, torch.from_numpy(packed.weight_NT[:rows] > 0), True)
+    return found
+
+
+class Calibration:
+    """The parent's distributions on held-out rows, against which others are held."""
+
+    def __init__(self, parent: Any, streams: Mapping[str, HeldOut]) -> None:
+        """`parent`: in evaluation mode. Its last hidden states of what counts are kept."""
+        self.streams, self.head_VD = streams, parent.get_output_embeddings().weight.detach().clone()
+        self._hidden = {name: _hidden(parent, stream) for name, stream in streams.items()}
+
+    @torch.no_grad()
+    def divergence(self, model: Any) -> float:
+        """Mean over streams of KL(parent ‖ model), nats a token that counts."""
+        head_VD, found = model.get_output_embeddings().weight, []
+        for name, stream in self.streams.items():
+            hidden_ND, theirs_ND = _hidden(model, stream), self._hidden[name]
+            target_N, weight_N = _targets(stream), torch.ones(len(hidden_ND))
+            _, _, total = distillation_loss(
+                hidden_ND[None], head_VD, theirs_ND[None], self.head_VD, target_N[None], weight_N[None], 1.0
+            )
+            found.append(float(total) / len(hidden_ND))
+        return float(np.mean(found))
+
+    @torch.no_grad()
+    def standing(self, model: Any) -> dict[str, npt.NDArray[np.float64]]:
+        """By stream whether each answer is right, and each token of text."""
+        head_VD = model.get_output_embeddings().weight
+        found = {}
+        for name, stream in self.streams.items():
+            hits = [(h @ head_VD.T).argmax(1) for h in torch.split(_hidden(model, stream), SLICE)]
+            hit_N = torch.cat(hits) == _targets(stream)
+            found[name] = _by_answer(hit_N, stream) if stream.whole else hit_N.double().numpy()
+        return found
+
+
+def retention(ours: Mapping[str, npt.NDArray[np.float64]], parent: Mapping[str, npt.NDArray[np.float64]]) -> float:
+    """Mean over the streams in which the parent has anything right, of ours over its share."""
+    shares = [ours[name].sum() / theirs.sum() for name, theirs in parent.items() if theirs.sum() > 0]
+    return float(np.mean(shares)) if shares else 0.0
+
+
+@torch.no_grad()
+def importances(model: Any, streams: Mapping[str, HeldOut]) -> dict[str, torch.Tensor]:
+    """(I,) mean square of every input of each linear layer, by the name of its weight: the Hessian's diagonal.
+
+    A head's inputs are the last hidden states; a tied embedding has the head's.
+    """
+    total: dict[int, torch.Tensor] = {}
+
+    def see(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        weight = module.weight
+        assert isinstance(weight, torch.Tensor)
+        square_I = args[0].detach().double().square().flatten(0, -2).sum(0)
+        total[id(weight)] = total.get(id(weight), torch.zeros(())) + square_I
+
+    head = model.get_output_embeddings()
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+    hooks = [layer.register_forward_pre_hook(see) for layer in layers]
+    count = 0
+    for stream in streams.values():
+        hidden_ND = _hidden(model, stream)
+        see(head, (hidden_ND,))
+        count += len(hidden_ND)
+    for hook in hooks:
+        hook.remove()
+    return {name: (total[id(p)] / count).float() for name, p in model.named_parameters() if id(p) in total}
+
+
+@torch.no_grad()
+def _hidden(model: Any, stream: HeldOut) -> torch.Tensor:
+    """(N, D) last hidden states where tokens count."""
+    parts = []
+    for tokens_BT, counts_BT in zip(
+        torch.split(stream.tokens_BT, MICRO), torch.split(stream.counts_BT, MICRO), strict=True
+    ):
+        hidden_BTD = model.base_model(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
+        parts.append(hidden_BTD[counts_BT].float())
+    return torch.cat(parts)
+
+
+def _targets(stream: HeldOut) -> torch.Tensor:
+    return stream.tokens_BT[:, 1:][stream.counts_BT]
+
+
+def _by_answer(hit_N: torch.Tensor, stream: HeldOut) -> npt.NDArray[np.float64]:
+    """1 for each run of tokens that count and are all hit."""
+    hit_BT = torch.zeros_like(stream.counts_BT)
+    hit_BT[stream.counts_BT] = hit_N
+    right = []
+    for hits, counts in zip(hit_BT.numpy(), stream.counts_BT.numpy(), strict=True):
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], counts.astype(np.int8), [0]))))
+        right += [float(hits[first:end].all()) for first, end in zip(edges[::2], edges[1::2], strict=True)]
+    return np.array(right)

@@ -1,0 +1,78 @@
+"""The phase's config: how small, which codecs may carry what, and how the compressed form is trained."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from phases.bitnet.config import Distillation
+from phases.cognate.config import Mix
+from phases.phase import PhaseConfig
+from phases.strict import StrictModel
+from phases.training.config import TrainingConfig
+
+CodecName = Literal["ternary", "vptq", "seedlm", "hyper"]
+
+
+class CodecsConfig(StrictModel):
+    """Which codecs there are for a matrix, and their settings."""
+
+    names: tuple[CodecName, ...] = Field(("ternary", "vptq", "seedlm", "hyper"), min_length=1)
+    """Codecs that may carry matrices; the allocator chooses among them. The embeddings are matrices too."""
+    thresholds: tuple[float, ...] = Field((0.5, 0.8, 1.1), min_length=1)
+    """Ternary: magnitudes from which a weight is not zero, in means of its group. Higher ones take fewer bytes."""
+    group: int | None = Field(128, ge=1)
+    """Ternary: neighbouring weights of a row that share a scale; empty: one scale for the matrix."""
+    codebook_size: int = Field(256, ge=2, le=4096)
+    """VPTQ: centroids of a codebook, which all matrices share that have vectors of one length."""
+    vectors: tuple[int, ...] = Field((3, 4, 6, 8, 12), min_length=1)
+    """VPTQ: weights that one code stands for. With 256 centroids 8 make one bit a weight."""
+    hyper_bits: tuple[int, ...] = (3, 4)
+    """Hyper-compression: bits of a weight where it carries a matrix."""
+    seed_ratio: float = Field(0.05, ge=0, le=1)
+    """SeedLM: share of the weights, the most sensitive ones, that it may carry at 4 bits."""
+    hyper_ratio: float = Field(0.5, gt=0, le=1)
+    """What hyper-compression makes of scales at most, as a share of their float16 bytes: ½ are 8 bits each."""
+
+    @property
+    def scale_bits(self) -> int:
+        """Of a scale; 16: as it is."""
+        bits = int(16 * self.hyper_ratio)
+        return 16 if "hyper" not in self.names or bits > 8 else max(2, bits)
+
+
+class CompressionConfig(PhaseConfig):
+    """Phase 8: the smallest form that keeps what the parent can do, and the agent's one file."""
+
+    ratios: tuple[float, ...] = Field((20.0, 16.0, 12.0, 8.0), min_length=1)
+    """How many times smaller than float32 the file is to be, header and all; the next one where the one before loses
+    too much."""
+    retention: float = Field(0.95, gt=0, le=1)
+    """Share of the parent's right answers on the validation split with which a ratio is accepted."""
+    codecs: CodecsConfig = CodecsConfig()
+    """What carries the weights."""
+    calibration_rows: int = Field(4, ge=1)
+    """Held-out rows of each stream, of the validation split, on which codecs are compared."""
+    standing_rows: int = Field(32, ge=1)
+    """Held-out rows of each stream on which right answers are counted."""
+    training: TrainingConfig = TrainingConfig(
+        steps=300, batch_rows=8, learning_rate=0.001, matrix_learning_rate=0.002, decay=0.7
+    )
+    """Training in the compressed form. Every ratio that is tried trains for so long."""
+    distillation: Distillation = Distillation(logits=0.5)
+    """What is learnt from the parent rather than from the text."""
+    warmup: float = Field(0.3, ge=0, le=0.9)
+    """Share of the steps in which the strength of the form rises from 0 to 1. A ternary parent has none."""
+    mix: Mix = Mix(text=0.4, reasoning=0.25, memory=0.2, copying=0.15)
+    """Shares of the data's streams."""
+    conversations: float = Field(0.5, ge=0, le=1)
+    """Share of the rows that are an agent's conversations."""
+    lessons: int = Field(400, ge=1)
+    """Training conversations of each domain at most."""
+    on_fail: Literal["stop", "rollback", "retry"] = "rollback"
+    """A failed gate: stop the run, roll back to the parent and go on, or retry once with the next seed."""
+
+    @model_validator(mode="after")
+    def _descending(self) -> Self:
+        if list(self.ratios) != sorted(set(self.ratios), reverse=True) or self.ratios[-1] < 1:
+            raise ValueError("ratios: each once, the largest first, none under 1")
+        return self

@@ -1,0 +1,216 @@
+"""One parent under the press: its options, a ladder of budgets, training in the compressed form, and what is written.
+
+<work>/rung-<n>.state       where the training of one ratio stands
+<work>/agent, untrained     artefacts of the ratio that was taken
+<work>/plain                its decoded weights as a plain checkpoint
+<work>/full_precision       the control
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from phases.agent.design import Mixture
+from phases.agent.settings import SETTINGS, read_settings
+from phases.architecture import check_head, check_vocabulary
+from phases.bitnet.estimator import Quantised
+from phases.bitnet.objective import Taught
+from phases.bitnet.storage import is_ternary, open_latent
+from phases.bitnet.tensors import embedding_names, ternary_names
+from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint
+from phases.compression.artefact import dequantise, write_artefact
+from phases.compression.calibration import Calibration, held_out, importances, retention
+from phases.compression.config import CompressionConfig
+from phases.compression.form import Form
+from phases.compression.lessons import open_lessons, training_rows
+from phases.compression.options import Table, measure_options
+from phases.compression.report import REPORT, CompressionReport, Rung, carried
+from phases.compression.staging import Plan, Staging
+from phases.compression.stored import Stored
+from phases.compression.ternary import Ternary
+from phases.dataset import Dataset
+from phases.phase import MetricsCallback, is_finished
+from phases.quiet_star.storage import load_thinker, thinking_files, thinks
+from phases.training.loop import train
+
+AGENT, UNTRAINED, CONTROL, PLAIN = "agent", "untrained", "full_precision", "plain"
+HEADER_SHARE, HEADER_LEAST = 0.02, 5_000
+"""Of a budget: kept free for the file's header. The size of the file itself is what counts in the end."""
+
+
+@dataclass(frozen=True)
+class Pressed:
+    """One ratio, trained."""
+
+    rung: Rung
+    stored: Stored
+    plan: Plan
+
+
+class Press:
+    """Where one parent is compressed."""
+
+    def __init__(
+        self, parent: Checkpoint, data: Dataset, config: CompressionConfig, work: Path, metrics: MetricsCallback
+    ) -> None:
+        """Raises `CheckpointError` for a model that codecs cannot handle, or that was made for other data."""
+        self.parent, self.data, self.config, self.work, self.metrics = parent, data, config, work, metrics
+        self.model: Any = parent.model().eval().requires_grad_(False)
+        check_head(self.model, str(parent.path))
+        check_vocabulary(self.model, parent.tokenizer(), data, str(parent.path))
+        self.names = (*ternary_names(self.model), *embedding_names(self.model))
+        self.quantised: Quantised | None = open_latent(parent) if is_ternary(parent.path) else None
+        own = {} if self.quantised is None else self.quantised.latent()
+        params = dict(self.model.named_parameters())
+        self.latent = {name: own.get(name, params[name].detach().clone()) for name in self.names}
+        self.lessons = open_lessons(parent, data, config)
+
+    def make(self) -> None:
+        """Everything that `run` hands on."""
+        if not all(is_finished(self.work / name) for name in (AGENT, UNTRAINED, PLAIN)):
+            self._write(self._ladder())
+        if not is_finished(self.work / CONTROL):
+            self._control()
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """On few rows, for the options."""
+        return self._calibration(self.config.calibration_rows)
+
+    @cached_property
+    def standing(self) -> Calibration:
+        """On more rows, for whole models."""
+        return self._calibration(self.config.standing_rows)
+
+    def _calibration(self, rows: int) -> Calibration:
+        pad = int(self.parent.tokenizer().eos_token_id)
+        return Calibration(self.model, held_out(self.data, self.lessons.held_out, rows, pad))
+
+    def _ladder(self) -> list[Pressed]:
+        """Ratio after ratio, until one retains enough."""
+        seen = importances(self.model, self.calibration.streams)
+        table = measure_options(self.model, self.latent, seen, self.calibration, self.config.codecs, self.config.seed)
+        self.standing  # before the model becomes a trial's  # noqa: B018
+        codecs, seed = self.config.codecs, self.config.seed
+        staging = Staging(self.model, table, self.standing, seen, self.latent, codecs, seed)
+        found: list[Pressed] = []
+        for number, ratio in enumerate(self.config.ratios):
+            found.append(self._press(number, ratio, staging, table, seen))
+            if found[-1].rung.accepted:
+                break
+        return found
+
+    def _press(
+        self, number: int, ratio: float, staging: Staging, table: Table, seen: Mapping[str, torch.Tensor]
+    ) -> Pressed:
+        """Allocate and train at one ratio."""
+        budget = int(4 * sum(p.numel() for p in staging.params.values()) / ratio)
+        plan = staging.plan(budget - max(HEADER_LEAST, int(HEADER_SHARE * budget)))
+        parent = staging.standing
+        before = staging.measure(plan.stored.weights())
+        stored = self._train(f"rung-{number}", plan, seen)
+        after = staging.measure(stored.weights())
+        kept = after[0] < before[0]
+        if not kept:
+            stored, after = plan.stored, before
+        share = retention(after[1], parent)
+        rung = Rung(
+            ratio=ratio,
+            budget=budget,
+            bytes=stored.bytes,
+            stages=plan.stages,
+            untrained=before[0],
+            trained=after[0],
+            retention_untrained=retention(before[1], parent),
+            retention=share,
+            streams={n: float(after[1][n].sum() / v.sum()) for n, v in parent.items() if v.sum() > 0},
+            training_kept=kept,
+            accepted=share >= self.config.retention,
+        )
+        return Pressed(rung, stored, plan)
+
+    def _train(self, name: str, plan: Plan, seen: Mapping[str, torch.Tensor]) -> Stored:
+        """Train in the form of a plan, the parent its teacher."""
+        model = self.parent.model()
+        params = dict(model.named_parameters())
+        for matrix, codec in plan.codecs.items():
+            if isinstance(codec, Ternary):
+                params[matrix].data.copy_(self.latent[matrix])
+        rounded = self.quantised is not None and self.quantised.quantisation.activations
+        form = Form(model, plan.codecs, plan.codebooks, plan.fixed, seen, rounded)
+        self._teach(name, model, form.set_strength)
+        return form.stored(self.config.codecs.scale_bits)
+
+    def _teach(self, name: str, model: Any, set_strength: Any) -> None:
+        folder = self.work / f"{name}.state"
+        folder.mkdir(exist_ok=True)
+        config = self.config
+        warmup = config.warmup if self.quantised is None else 0.0
+        objective = Taught(model, set_strength, warmup, config.distillation, self.parent.model())
+        rows = training_rows(self.lessons, self.data, config)
+        train(objective, rows, config.training, folder, name=name, seed=config.seed, metrics=self.metrics)
+        model.cpu()
+        shutil.rmtree(folder)
+
+    def _write(self, found: list[Pressed]) -> None:
+        """The ratio that was taken: the first that retains enough, else the one that retains most."""
+        taken = max(range(len(found)), key=lambda i: (found[i].rung.accepted, found[i].rung.retention))
+        best = found[taken]
+        report = CompressionReport(
+            config=self.config.model_dump(mode="json"),
+            rungs=tuple(one.rung for one in found),
+            taken=taken,
+            carried=carried(best.stored),
+        )
+        texts = {REPORT: report.model_dump_json(indent=2) + "\n", **self._settings()}
+        made = {AGENT: best.stored, UNTRAINED: best.plan.stored}
+        for name, stored in made.items():
+            if not is_finished(self.work / name):
+                write_artefact(
+                    self.parent,
+                    stored,
+                    self.work / name,
+                    phase=f"compression/{name}",
+                    config=self.config.model_dump(mode="json"),
+                    seed=self.config.seed,
+                    data=(self.data.digest,),
+                    metrics={"retention": best.rung.retention, "divergence": best.rung.trained},
+                    texts=texts,
+                )
+        if not is_finished(self.work / PLAIN):
+            dequantise(self.work / AGENT, self.work / PLAIN)
+
+    def _settings(self) -> dict[str, str]:
+        """An agent's own, without expert vectors, which are of the parent's latent weights."""
+        if not (self.parent.path / SETTINGS).is_file():
+            return {}
+        settings = read_settings(self.parent.path)
+        plain = settings.model_copy(update={"design": settings.design.model_copy(update={"mixture": Mixture()})})
+        return {SETTINGS: plain.model_dump_json(indent=2) + "\n"}
+
+    def _control(self) -> None:
+        """What the same rows and steps bring to the parent in float32."""
+        model = self.parent.model()
+        self._teach(CONTROL, model, lambda strength: None)
+        tensors, texts = thinking_files(*load_thinker(self.parent.path)) if thinks(self.parent.path) else ({}, {})
+        manifest = Manifest(
+            phase=f"compression/{CONTROL}",
+            config=self.config.model_dump(mode="json"),
+            seed=self.config.seed,
+            parents=(self.parent.digest,),
+            data=(self.data.digest,),
+            metrics={},
+        )
+        save_checkpoint(
+            self.work / CONTROL, model.eval(), self.parent.tokenizer(), manifest, tensors=tensors, texts=texts
+        )
+
+
+def open_agent(checkpoint: Checkpoint) -> Checkpoint:
+    """The artefact beside a compression checkpoint."""
+    return open_checkpoint(checkpoint.path / "siblings" / AGENT)

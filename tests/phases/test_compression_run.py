@@ -1,0 +1,141 @@
+"""The compression phase end to end on tiny models: what it writes, what it resumes, what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM, PreTrainedModel
+
+from phases.bitnet.config import BitnetConfig
+from phases.bitnet.run import run as make_ternary
+from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint
+from phases.compression.config import CompressionConfig
+from phases.compression.press import AGENT, CONTROL, UNTRAINED
+from phases.compression.report import read_report
+from phases.compression.run import run
+from phases.dataset import Dataset
+from phases.errors import CheckpointError, ConfigError
+from phases.training.config import TrainingConfig
+
+TRAINING = TrainingConfig(steps=3, batch_rows=2, save_seconds=0.0).model_dump()
+TINY = CompressionConfig.parse(
+    {
+        "ratios": (6.0, 5.0),
+        "codecs": {"thresholds": (0.5, 1.0), "vectors": (4, 8), "codebook_size": 16, "group": 16, "hyper_bits": (4,)},
+        "calibration_rows": 2,
+        "standing_rows": 3,
+        "training": TRAINING,
+    },
+    "test",
+)
+
+
+def saved(model: PreTrainedModel, data: Dataset, path: Path) -> Checkpoint:
+    return save_checkpoint(path, model, data.tokenizer, Manifest("cognate"))
+
+
+@pytest.fixture
+def parent(tiny_model: LlamaForCausalLM, tiny_data: Dataset, tmp_path: Path) -> Checkpoint:
+    """A ternary one."""
+    config = BitnetConfig.parse({"quantisation": {"group": 16}, "training": TRAINING}, "test")
+    return make_ternary([saved(tiny_model, tiny_data, tmp_path / "float")], config, tmp_path / "parent", data=tiny_data)
+
+
+def test_what_is_written(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
+    curves: dict[str, float] = {}
+    made = run([parent], TINY, tmp_path / "out", data=tiny_data, metrics=lambda step, values: curves.update(values))
+    assert set(made.siblings) == {AGENT, UNTRAINED, CONTROL}
+    assert {"rung-0/loss", "rung-0/kl_from_parent", f"{CONTROL}/loss"} <= set(curves)
+    report = read_report(made.siblings[AGENT].path)
+    assert report == read_report(made.path)
+    rung = report.rungs[report.taken]
+    numbers = sum(p.numel() for p in parent.model().parameters())
+    assert rung.budget == int(4 * numbers / rung.ratio) and rung.bytes <= rung.budget
+    assert [stage.name for stage in rung.stages] == ["ternary", "vptq", "hyper", "seedlm"]
+    assert sum(c.weights for c in report.carried) == numbers
+    assert sum(c.bytes for c in report.carried) == rung.bytes
+    assert not [p for p in tmp_path.iterdir() if p.name.endswith(".work")]
+
+
+def test_the_plain_checkpoint_is_the_artefact_decoded(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
+    made = run([parent], TINY, tmp_path / "out", data=tiny_data)
+    plain, agent = made.model(), made.siblings[AGENT].model()
+    tokens = torch.arange(24).view(2, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(agent(tokens).logits, plain(tokens).logits, rtol=0.05, atol=0.05)  # 8-bit activations
+    assert "quantization_config" not in json.loads((made.path / "config.json").read_text())
+
+
+def test_equal_seeds_give_equal_digests(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
+    first, second = (run([parent], TINY, tmp_path / name, data=tiny_data) for name in ("a", "b"))
+    files = [
+        {name: file["sha256"] for name, file in one.siblings[AGENT].manifest["files"].items()} for one in (first, second)
+    ]
+    assert files[0] == files[1]
+
+
+def test_the_ladder_goes_down_until_enough_is_kept(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
+    strict = TINY.model_copy(update={"retention": 1.0})
+    report = read_report(run([parent], strict, tmp_path / "out", data=tiny_data).path)
+    accepted = [rung.accepted for rung in report.rungs]
+    assert [rung.ratio for rung in report.rungs] == [6.0, 5.0][: len(accepted)]
+    assert accepted in ([True], [False, True], [False, False])
+    best = max(range(len(accepted)), key=lambda i: (accepted[i], report.rungs[i].retention))
+    assert report.taken == best
+
+
+def test_a_stage_that_did_not_help_left_the_weights_as_they_were(
+    parent: Checkpoint, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    report = read_report(run([parent], TINY, tmp_path / "out", data=tiny_data).path)
+    for rung in report.rungs:
+        for before, after in zip(rung.stages, rung.stages[1:], strict=False):
+            assert (after.digest != before.digest) == after.kept
+            if not after.kept and after.fits:
+                assert after.bytes_before == before.bytes if before.kept else True
+        kept = [stage.divergence for stage in rung.stages if stage.kept]
+        assert kept == sorted(kept, reverse=True) and len(kept) > 0  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("family", ["qwen2", "mistral"])
+def test_models_of_other_families_that_are_not_ternary(
+    make_model: Any, family: str, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    parent = saved(make_model(family, 32), tiny_data, tmp_path / "parent")
+    made = run([parent], TINY, tmp_path / "out", data=tiny_data)
+    report = read_report(made.path)
+    size = (made.siblings[AGENT].path / "model.safetensors").stat().st_size
+    assert size < 4 * sum(p.numel() for p in parent.model().parameters()) / 2
+    assert report.rungs[report.taken].bytes <= report.rungs[report.taken].budget
+
+
+def test_a_budget_below_the_side_information(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"below what these codecs need with their side information, [\d,]+ bytes"):
+        run([parent], TINY.model_copy(update={"ratios": (500.0,)}), tmp_path / "out", data=tiny_data)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_packed_parent_is_refused(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="packed, which compression cannot train"):
+        run([parent.siblings["packed"]], TINY, tmp_path / "out", data=tiny_data)
+
+
+def test_a_finished_part_is_not_made_again(
+    parent: Checkpoint, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from phases.compression import press
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(press.Press, "_control", fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            run([parent], TINY, tmp_path / "out", data=tiny_data)
+    digest = open_checkpoint(tmp_path / "out.work" / AGENT).digest
+    with monkeypatch.context() as patch:
+        patch.setattr(press.Press, "_ladder", fail)
+        made = run([parent], TINY, tmp_path / "out", data=tiny_data)
+    assert made.siblings[AGENT].digest == digest
