@@ -114,12 +114,23 @@ def compression_tables(
     ours: Measured,
     others: Mapping[str, Measured],
     units: Units,
-) -> tuple[Table, ...]:
+) -> dict[str, Table]:
     """The ladder, what every codec brought, what carries the weights, where the bytes are, what was kept."""
     ladder = [
-        (rung.ratio, rung.bytes, rung.untrained, rung.trained, rung.retention_untrained, rung.retention, rung.accepted)
+        (
+            rung.ratio,
+            rung.bytes,
+            rung.untrained,
+            rung.trained,
+            rung.retention_untrained,
+            rung.retention,
+            _yes(rung.accepted),
+        )
         for rung in found.rungs
     ]
+    tried = {rung.ratio for rung in found.rungs}
+    passed_over = [r for r in found.config["ratios"] if r not in tried and r > found.rungs[0].ratio]
+    ladder = [*((ratio, *[None] * 5, "nothing fits") for ratio in passed_over), *ladder]
     columns = ("ratio", "bytes", "KL untrained", "KL trained", "retention untrained", "retention", "accepted")
     stages = [
         (rung.ratio, s.name, s.bytes_before, s.bytes if s.fits else None, s.divergence, s.retention, _verdict(s))
@@ -131,22 +142,26 @@ def compression_tables(
     kinds = [(kind, getattr(spent, kind), getattr(spent, kind) / spent.total) for kind in spent.__dataclass_fields__]
     groups = [(name, share, error) for name, (share, error) in kept.groups.items()]
     groups += [(name, share, error) for name, (share, error) in (*kept.tasks.items(), *kept.domains.items())]
-    return (
-        Table(title="Ratios that were tried (validation split)", columns=columns, rows=tuple(ladder)),
-        Table(
+    return {
+        "ladder": Table(title="Ratios that were tried (validation split)", columns=columns, rows=tuple(ladder)),
+        "codecs": Table(
             title="Codec after codec at one budget, before training (validation split)",
             columns=("ratio", "codec joins", "bytes before", "bytes", "KL", "retention", "verdict"),
             rows=tuple(stages),
         ),
-        Table(
+        "carried": Table(
             title="What carries the weights",
             columns=("codec", "matrices", "weights", "bytes", "bits a weight"),
             rows=tuple(carried),
         ),
-        Table(title="Bytes of the file", columns=("kind", "bytes", "share"), rows=tuple(kinds)),
-        Table(title="What is kept of the parent", columns=("what", "share", "±"), rows=tuple(groups)),
-        task_table(units, ours, others[PARENT], NAME),
-    )
+        "file": Table(title="Bytes of the file", columns=("kind", "bytes", "share"), rows=tuple(kinds)),
+        "kept": Table(title="What is kept of the parent", columns=("what", "share", "share ±"), rows=tuple(groups)),
+        "tasks": task_table(units, ours, others[PARENT], NAME),
+    }
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _verdict(stage: Stage) -> str:

@@ -5,6 +5,7 @@ from evaluation import (
     judge_baking,
     judge_bitnet,
     judge_cognate,
+    judge_compression,
     judge_evomerge,
     judge_forge,
     judge_quiet_star,
@@ -19,4 +20,5 @@ JUDGES: dict[str, Judge] = {
     "forge": judge_forge.judge,
     "baking": judge_baking.judge,
     "adas": judge_adas.judge,
+    "compression": judge_compression.judge,
 }

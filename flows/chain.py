@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from phases.phase import Phase
 
-PhaseName = Literal["cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking", "adas"]
+PhaseName = Literal["cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking", "adas", "compression"]
 CHAIN: tuple[PhaseName, ...] = get_args(PhaseName)
 """Every phase, in the order in which they run."""
 

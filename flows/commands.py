@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.chain import summaries
-from phases.errors import GateFailed, InputError
+from phases.errors import ConfigError, GateFailed, InputError
 
 if TYPE_CHECKING:
     from evaluation.judgement import Judgement
@@ -134,9 +134,24 @@ def up(arguments: argparse.Namespace) -> int:
 def _config(arguments: argparse.Namespace) -> "ForgeConfig":
     from flows.parameters import load_config
 
-    config = load_config(arguments.profile, arguments.config, arguments.set)
+    settings = [*_alone(arguments), *arguments.set]
+    config = load_config(arguments.profile, arguments.config, settings)
     out = getattr(arguments, "out", None)
     return config.model_copy(update={"out": out}) if out and arguments.command == "run" else config
+
+
+def _alone(arguments: argparse.Namespace) -> list[str]:
+    """Settings of `--codec`: it carries everything, and further ratios are tried, as few codecs reach the first."""
+    codec = getattr(arguments, "codec", None)
+    if codec is None:
+        return []
+    if arguments.name != "compression":
+        raise ConfigError(f"--codec belongs to `forge phase compression`; leave it out of {arguments.name}")
+    return [
+        f"compression.codecs.names=[{codec}]",
+        "compression.codecs.seed_ratio=1",
+        "compression.ratios=[20, 16, 12, 10, 8, 7, 6, 4]",
+    ]
 
 
 def _prepared(arguments: argparse.Namespace, config: "ForgeConfig") -> "Dataset":

@@ -23,6 +23,7 @@ from prefect.states import Failed
 from evaluation.config import EvaluationConfig
 from evaluation.render import render_markdown
 from evaluation.report import Report, write_report
+from evaluation.size_plot import size_plot
 from flows.aftermath import end_tracking
 from flows.approval import check_approval, decide
 from flows.chain import find_phase
@@ -36,6 +37,7 @@ from flows.promotion import promote_task, register_task
 from flows.registry import Version
 from flows.reuse import borrow
 from flows.run_directory import open_run, started
+from flows.shipping import ship
 from flows.stage import CheckpointRef, Stage, reference
 from flows.states import gate_state, run_state
 from flows.summary import announce, approval_text, failed_gates, gate_rows, measure_agent, summarise
@@ -78,7 +80,10 @@ def make_agent(config: ForgeConfig) -> tuple[list[Outcome], Version | None]:
         tracker.data(data)
         progress.advance()
         outcomes = run_chain(config, folder, data, tracker, progress)
-        report_task(config, folder, began, data, outcomes, tracker)
+        report = report_task(config, folder, began, data, outcomes, tracker)
+        agent = ship(outcomes[-1].kept, folder, report)
+        if agent is not None:
+            say(f"agent: {agent}")
         version = register_task(config, data, outcomes, tracker)
         progress.advance()
         stop_if_failed(outcomes)
@@ -189,6 +194,7 @@ def report_task(
     seconds = time.monotonic() - began + sum(outcome.seconds or 0.0 for outcome in outcomes if outcome.reused)
     report = summarise(config, started(folder), seconds, data, outcomes, agent)
     write_report(folder, report)
+    size_plot(report).savefig(folder / "size-and-quality.png", dpi=120)
     markdown = render_markdown(report)
     tracker.report(markdown)
     create_markdown_artifact(markdown, key="report", description=f"Run {config.run}")

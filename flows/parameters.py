@@ -23,6 +23,7 @@ from phases.adas.config import AdasConfig
 from phases.baking.config import BakingConfig
 from phases.bitnet.config import BitnetConfig
 from phases.cognate.config import CognateConfig
+from phases.compression.config import CompressionConfig
 from phases.data.config import DataConfig
 from phases.errors import ConfigError
 from phases.evomerge.run import EvomergeConfig
@@ -85,6 +86,8 @@ class ForgeConfig(StrictModel):
     """Phase 6: tools, memory and a persona."""
     adas: AdasConfig = AdasConfig()
     """Phase 7: experts, and how the agent works."""
+    compression: CompressionConfig = CompressionConfig()
+    """Phase 8: the smallest form that keeps what the agent can do."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How phases are judged."""
 

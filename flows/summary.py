@@ -25,11 +25,12 @@ from flows.gating import Outcome
 from flows.parameters import ForgeConfig
 from phases.bitnet.run import PACKED
 from phases.checkpoint import Checkpoint
+from phases.compression.press import AGENT
 from phases.dataset import Dataset
 from phases.environment import code_version
 from phases.storage import write_json
 
-COMPRESSING = ("bitnet",)
+COMPRESSING = ("bitnet", "compression")
 """Phases whose parent is the model that retention is measured against."""
 
 
@@ -54,7 +55,7 @@ def summarise(
 
 
 def measure_agent(outcomes: Sequence[Outcome], folder: Path) -> Agent | None:
-    """Size, memory and latency of what came out of the chain, packed where it can be; None when it was stopped.
+    """Size, memory and latency of what came out of the chain, in its smallest form; None when it was stopped.
 
     The latency is kept in `latency.json`, so that a rerun that changes nothing reports the same figures at once.
     """
@@ -63,7 +64,7 @@ def measure_agent(outcomes: Sequence[Outcome], folder: Path) -> Agent | None:
         return None
     # A packed form has no experts: of a design that chooses among them it is another, lesser agent.
     experts = expert_bytes(kept.path)
-    packed = None if experts else kept.siblings.get(PACKED)
+    packed = None if experts else kept.siblings.get(AGENT) or kept.siblings.get(PACKED)
     latency = _latency(packed or kept, folder / "latency.json")
     return describe_agent(kept, latency, packed, retention(outcomes), experts)
 

@@ -19,6 +19,11 @@ from phases.compression.stored import Coding
 from phases.compression.vptq import VPTQ
 from phases.errors import ConfigError
 
+
+class BudgetError(ConfigError):
+    """A budget that nothing fits."""
+
+
 UNITS = 4096
 """Steps of the budget."""
 MOST_CODEBOOKS = 2
@@ -42,7 +47,7 @@ def codebook_bytes(codec: VPTQ) -> int:
 
 
 def allocate(options: Mapping[str, Sequence[Option]], budget: int, where: str = "compression") -> dict[str, Option]:
-    """The option of every matrix. Raises `ConfigError` for a budget that nothing fits, with the least that would."""
+    """The option of every matrix. Raises `BudgetError` for a budget that nothing fits, with the least that would."""
     best: tuple[float, dict[str, Option]] | None = None
     least = None
     for codebooks in _sets(options):
@@ -59,7 +64,7 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: int, where: str = 
         if found is not None and (best is None or found[0] < best[0]):
             best = found
     if best is None:
-        raise ConfigError(
+        raise BudgetError(
             f"{where}: a budget of {budget:,} bytes is below what these codecs need with their side information"
             + ("" if least is None else f", {least:,} bytes at least")
             + "; raise the budget"

@@ -127,7 +127,7 @@ def read_stored(path: Path | str) -> tuple[Stored, Contents]:
     return Stored(codecs, encoded, books_of(contents, tensors), plain), contents
 
 
-def dequantise(path: Path | str, out: Path) -> Checkpoint:
+def dequantise(path: Path | str, out: Path, manifest: Manifest | None = None) -> Checkpoint:
     """Write a compressed checkpoint as a plain one in float32, atomically; plain `from_pretrained` opens it."""
     source = open_checkpoint(path)
     model = float_model(source.path, read_stored(path)[0].weights())
@@ -135,7 +135,7 @@ def dequantise(path: Path | str, out: Path) -> Checkpoint:
         # Tensors keep the names that the model has for them; a few families are else renamed in the file.
         model.save_pretrained(folder, save_original_format=False)
         _copy_rest(source.path, folder)
-        write_manifest(folder, Manifest("dequantised", parents=(source.digest,)))
+        write_manifest(folder, manifest or Manifest("dequantised", parents=(source.digest,)))
     return open_checkpoint(out)
 
 

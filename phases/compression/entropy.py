@@ -26,18 +26,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from phases.compression.lanes import LOWEST, Integers, read, write
+
 PRECISION, HEADROOM = 12, 3
 """Bits of a frequency: at least, and beyond those of the alphabet."""
 LARGEST_ALPHABET = 4096
-LOWEST = 1 << 16
-"""The least x, with which a lane begins."""
 LANE_BYTES, LANE_SYMBOLS, MOST_LANES = 512, 16384, 4096
 """Content of a lane: whichever is reached first, as symbols of next to no content take time too. More lanes than the
 most are no faster."""
 DIGITS = 15
 """Of a frequency below the highest, at most."""
-
-Integers = npt.NDArray[np.int64]
 
 
 def entropy_bits(symbols: torch.Tensor, size: int) -> float:
@@ -60,19 +58,8 @@ def encode_symbols(symbols: torch.Tensor, size: int) -> torch.Tensor:
     content = _cost(counts, wide_S, 1 << n) / 8
     wanted = max(1, int(content / LANE_BYTES), len(symbol_N) // LANE_SYMBOLS)
     lanes = min(wanted, MOST_LANES, len(symbol_N))
-    f_S, start_S = wide_S.astype(np.uint32), (np.cumsum(wide_S) - wide_S).astype(np.uint32)
-    rest_S = (1 << n) - f_S
-    # The ceiling 2^32 of a symbol that is certain is over uint32, but no x ever moves then.
-    ceiling_S = np.minimum(wide_S << (32 - n), 2**32 - 1).astype(np.uint32)
-    x_L, words = np.full(lanes, LOWEST, np.uint32), []
-    for first in reversed(range(0, len(symbol_N), lanes)):
-        symbol_L = symbol_N[first : first + lanes]
-        x = x_L[: len(symbol_L)]
-        full_L = x >= ceiling_S[symbol_L]
-        words.append(x[full_L].astype("<u2"))
-        x[full_L] >>= 16
-        x += x // f_S[symbol_L] * rest_S[symbol_L] + start_S[symbol_L]
-    parts = np.array([lanes], "<u2"), _table(wide_S), x_L.astype("<u4"), np.concatenate(words[::-1])
+    x_L, words = write(symbol_N, wide_S, n, lanes)
+    parts = np.array([lanes], "<u2"), _table(wide_S), x_L.astype("<u4"), words.astype("<u2")
     return _sealed(b"".join(part.tobytes() for part in parts), len(symbol_N), size)
 
 
@@ -89,22 +76,9 @@ def decode_symbols(stream: torch.Tensor, count: int, size: int) -> torch.Tensor:
     x_L = np.frombuffer(body[begin : begin + 4 * lanes].tobytes(), "<u4").astype(np.uint32)
     word_W = np.frombuffer(words.tobytes(), "<u2").astype(np.uint32)
     symbol_M = np.repeat(np.arange(size, dtype=np.int64), f_S)
-    f_M = f_S.astype(np.uint32)[symbol_M]
     within_M = np.arange(1 << n, dtype=np.uint32) - (np.cumsum(f_S) - f_S).astype(np.uint32)[symbol_M]
-    found_N, read = np.empty(count, np.int64), 0
-    for first in range(0, count, lanes):
-        x = x_L[: count - first]
-        slot_L = x & ((1 << n) - 1)
-        found_N[first : first + lanes] = symbol_M[slot_L]
-        x >>= n
-        x *= f_M[slot_L]
-        x += within_M[slot_L]
-        waiting_L = np.flatnonzero(x < LOWEST)
-        if read + len(waiting_L) > len(word_W):
-            raise ValueError("the stream ends before its symbols")
-        x[waiting_L] = x[waiting_L] << 16 | word_W[read : read + len(waiting_L)]
-        read += len(waiting_L)
-    if read != len(word_W) or (x_L != LOWEST).any():
+    found_N, x_L, used_words = read(count, x_L, word_W, (symbol_M, f_S.astype(np.uint32)[symbol_M], within_M), n)
+    if used_words != len(word_W) or (x_L != LOWEST).any():
         raise ValueError("the stream does not end with its symbols")
     return torch.from_numpy(found_N)
 

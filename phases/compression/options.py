@@ -25,6 +25,8 @@ from phases.compression.ternary import Ternary
 from phases.compression.vptq import VPTQ
 
 Weights = Mapping[str, torch.Tensor]
+SEEDLM = (SeedLM(block=8, latent=3), SeedLM(block=12, latent=4))
+"""The paper's settings of 4 and 3 bits a weight."""
 NOTHING = 1e-3
 """Nats a token: what is larger than an option that loses less is not looked at."""
 
@@ -71,18 +73,21 @@ def measure_options(
                 table.encoded[name, codec] = encoded
     if "seedlm" in config.names:
         for name in sensitive(table.options, params, config.seed_ratio):
-            seeded = SeedLM()
-            encoded = seeded.encode(params[name].detach(), importances.get(name))
-            loss = trial.loss(name, seeded.decode(encoded))
-            table.options[name].append(Option(seeded, encoded.bytes, loss))
-            table.encoded[name, seeded] = encoded
+            for seeded in SEEDLM:
+                encoded = seeded.encode(params[name].detach(), importances.get(name))
+                loss = trial.loss(name, seeded.decode(encoded))
+                table.options[name].append(Option(seeded, encoded.bytes, loss))
+                table.encoded[name, seeded] = encoded
     return table
 
 
 def sensitive(options: Mapping[str, list[Option]], weights: Weights, share: float) -> list[str]:
     """The matrices that lose most a weight in their smallest option, as many as hold no more than `share` of all."""
     left = share * sum(weights[name].numel() for name in options)
-    worst = {name: min(found, key=lambda o: o.bytes).loss / weights[name].numel() for name, found in options.items()}
+    worst = {
+        name: min(found, key=lambda o: o.bytes).loss / weights[name].numel() if found else 0.0
+        for name, found in options.items()
+    }
     chosen = []
     for name in sorted(worst, key=lambda n: (-worst[n], n)):
         if weights[name].numel() <= left:

@@ -22,13 +22,14 @@ from phases.bitnet.estimator import Quantised
 from phases.bitnet.objective import Taught
 from phases.bitnet.storage import is_ternary, open_latent
 from phases.bitnet.tensors import embedding_names, ternary_names
-from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint
+from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
+from phases.compression.allocation import BudgetError
 from phases.compression.artefact import dequantise, write_artefact
 from phases.compression.calibration import Calibration, held_out, importances, retention
 from phases.compression.config import CompressionConfig
 from phases.compression.form import Form
 from phases.compression.lessons import open_lessons, training_rows
-from phases.compression.options import Table, measure_options
+from phases.compression.options import measure_options
 from phases.compression.report import REPORT, CompressionReport, Rung, carried
 from phases.compression.staging import Plan, Staging
 from phases.compression.stored import Stored
@@ -92,22 +93,28 @@ class Press:
         return Calibration(self.model, held_out(self.data, self.lessons.held_out, rows, pad))
 
     def _ladder(self) -> list[Pressed]:
-        """Ratio after ratio, until one retains enough."""
+        """Ratio after ratio, until one retains enough; those that nothing fits are passed over, unless all are."""
         seen = importances(self.model, self.calibration.streams)
         table = measure_options(self.model, self.latent, seen, self.calibration, self.config.codecs, self.config.seed)
         self.standing  # before the model becomes a trial's  # noqa: B018
         codecs, seed = self.config.codecs, self.config.seed
         staging = Staging(self.model, table, self.standing, seen, self.latent, codecs, seed)
         found: list[Pressed] = []
+        too_small: BudgetError | None = None
         for number, ratio in enumerate(self.config.ratios):
-            found.append(self._press(number, ratio, staging, table, seen))
+            try:
+                found.append(self._press(number, ratio, staging, seen))
+            except BudgetError as error:
+                too_small = error
+                continue
             if found[-1].rung.accepted:
                 break
+        if not found:
+            assert too_small is not None
+            raise too_small
         return found
 
-    def _press(
-        self, number: int, ratio: float, staging: Staging, table: Table, seen: Mapping[str, torch.Tensor]
-    ) -> Pressed:
+    def _press(self, number: int, ratio: float, staging: Staging, seen: Mapping[str, torch.Tensor]) -> Pressed:
         """Allocate and train at one ratio."""
         budget = int(4 * sum(p.numel() for p in staging.params.values()) / ratio)
         plan = staging.plan(budget - max(HEADER_LEAST, int(HEADER_SHARE * budget)))
@@ -183,7 +190,8 @@ class Press:
                     texts=texts,
                 )
         if not is_finished(self.work / PLAIN):
-            dequantise(self.work / AGENT, self.work / PLAIN)
+            manifest = self._manifest("compression", {"retention": best.rung.retention})
+            dequantise(self.work / AGENT, self.work / PLAIN, manifest)
 
     def _settings(self) -> dict[str, str]:
         """An agent's own, without expert vectors, which are of the parent's latent weights."""
@@ -198,19 +206,17 @@ class Press:
         model = self.parent.model()
         self._teach(CONTROL, model, lambda strength: None)
         tensors, texts = thinking_files(*load_thinker(self.parent.path)) if thinks(self.parent.path) else ({}, {})
-        manifest = Manifest(
-            phase=f"compression/{CONTROL}",
-            config=self.config.model_dump(mode="json"),
-            seed=self.config.seed,
-            parents=(self.parent.digest,),
-            data=(self.data.digest,),
-            metrics={},
-        )
+        manifest = self._manifest(f"compression/{CONTROL}", {})
         save_checkpoint(
             self.work / CONTROL, model.eval(), self.parent.tokenizer(), manifest, tensors=tensors, texts=texts
         )
 
-
-def open_agent(checkpoint: Checkpoint) -> Checkpoint:
-    """The artefact beside a compression checkpoint."""
-    return open_checkpoint(checkpoint.path / "siblings" / AGENT)
+    def _manifest(self, phase: str, metrics: Mapping[str, float]) -> Manifest:
+        return Manifest(
+            phase=phase,
+            config=self.config.model_dump(mode="json"),
+            seed=self.config.seed,
+            parents=(self.parent.digest,),
+            data=(self.data.digest,),
+            metrics=dict(metrics),
+        )

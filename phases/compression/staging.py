@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from phases.compression.allocation import allocate
+from phases.compression.allocation import BudgetError, allocate
 from phases.compression.calibration import Calibration, retention
 from phases.compression.codec import Encoded
 from phases.compression.config import CodecsConfig
@@ -25,7 +25,7 @@ from phases.compression.options import Table
 from phases.compression.stored import Coding, Stored, squeezed
 from phases.compression.ternary import Ternary
 from phases.compression.vptq import VPTQ
-from phases.errors import CheckpointError, ConfigError
+from phases.errors import CheckpointError
 from phases.strict import StrictModel
 
 Weights = Mapping[str, torch.Tensor]
@@ -85,7 +85,7 @@ class Staging:
         self.standing = calibration.standing(model)
 
     def plan(self, budget: int) -> Plan:
-        """The best that fits. Raises `ConfigError` for a budget under the least that these codecs need."""
+        """The best that fits. Raises `BudgetError` for a budget under the least that these codecs need."""
         self._put(self.parent)
         stages: list[Stage] = []
         best: tuple[float, Stored] | None = None
@@ -94,7 +94,7 @@ class Staging:
             options = {m: [o for o in every if o.codec.name in allowed] for m, every in self.table.options.items()}
             try:
                 chosen = allocate(options, budget - self._plain_bytes())
-            except ConfigError:
+            except BudgetError:
                 stages.append(_stage(name, False, False, before, before, None, None, digest))
                 continue
             stored = self.store({matrix: option.codec for matrix, option in chosen.items()})

@@ -33,7 +33,7 @@ from phases.compression.vptq_stored import Assigned, Shared, around_one, others,
 LARGEST = 65504.0
 """float16 ends here."""
 SMALLEST = 2.0**-24
-SAMPLES_A_CODE = 512
+SAMPLES_A_CODE = 128
 """Vectors that a codebook is fitted to; the centroids are then refitted to all."""
 ROUNDS = 4
 """Of search and refit, where codebooks are summed."""

@@ -59,8 +59,12 @@ class GgufReport(StrictModel):
         return self.file_bytes - sum(self.tensor_bytes.values())
 
 
-def export_gguf(source: Checkpoint, out: Path, ternary_type: TernaryType = "auto") -> GgufReport:
+def export_gguf(
+    source: Checkpoint, out: Path, ternary_type: TernaryType = "auto", parts: tuple[TernaryFile, Any] | None = None
+) -> GgufReport:
     """Write a ternary checkpoint to the file `out`, which must not exist.
+
+    `parts`: its lattices and its model, of a checkpoint that does not have them as a ternary one does.
 
     `ternary_type` "auto" takes for every ternary tensor the fastest type that holds it exactly: TQ2_0, else Q4_0,
     else F16. Raises `CheckpointError` for a checkpoint that is not ternary or that llama.cpp cannot run alike,
@@ -69,7 +73,7 @@ def export_gguf(source: Checkpoint, out: Path, ternary_type: TernaryType = "auto
     where = str(source.path)
     if out.exists():
         raise StorageError(f"{out}: exists already; choose another --out or delete it")
-    file, model = read_settings(source.path), source.model()
+    file, model = parts or (read_settings(source.path), source.model())
     architecture = architecture_of(model, where)
     weights = _weights(model, architecture, where)
     _check_names(file, weights, where)

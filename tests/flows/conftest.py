@@ -135,6 +135,15 @@ def tiny_settings(text: Path) -> dict[str, Any]:
             "finalists": 1,
             "final_units": 2,
         },
+        "compression": {
+            "ratios": [3.0],
+            "codecs": {"names": ["ternary", "vptq"], "vectors": [4], "codebook_size": 8, "group": 16},
+            "calibration_rows": 1,
+            "standing_rows": 2,
+            "training": training,
+            "lessons": 3,
+            "mix": {"text": 1.0, "reasoning": 1.0, "memory": 0.0, "copying": 0.0},
+        },
         "evaluation": {
             "trials": 2,
             "timed_trials": 1,

@@ -34,6 +34,7 @@ def test_phases_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         "forge",
         "baking",
         "adas",
+        "compression",
     ]
 
 

@@ -97,6 +97,7 @@ def test_choices_bounds_and_sections(schema: dict[str, Any]) -> None:
         "forge",
         "baking",
         "adas",
+        "compression",
     ]
     trunk = resolved(schema, schema["definitions"]["CognateConfig"]["properties"]["trunk"])
     assert trunk["properties"]["steps"]["minimum"] == 1 and trunk["properties"]["steps"]["default"] == 640

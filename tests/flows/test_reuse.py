@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from evaluation.report import Report, read_report
+from flows.chain import CHAIN
 from flows.forge_flow import forge
 from flows.parameters import ForgeConfig
 from phases import phase
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-SAID = {f"{name}: running": name for name in ("cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking", "adas")}
+SAID = {f"{name}: running": name for name in CHAIN}
 
 
 @pytest.fixture
@@ -57,24 +58,17 @@ def test_nothing_changed_but_the_name(made: Any, done: Report, copy: ForgeConfig
 
 
 def test_changed_setting_of_the_last_phase(made: Any, copy: ForgeConfig) -> None:
-    assert made(changed(copy, adas={"finalists": 2})) == ["adas"]
+    assert made(changed(copy, compression={"lessons": 2})) == ["compression"]
 
 
+@pytest.mark.slow
 def test_changed_setting_of_the_first_phase_changes_the_parent_of_the_second(made: Any, copy: ForgeConfig) -> None:
-    assert made(changed(copy, cognate={"seed": 1})) == [
-        "cognate",
-        "evomerge",
-        "quiet_star",
-        "bitnet",
-        "forge",
-        "baking",
-        "adas",
-    ]
+    assert made(changed(copy, cognate={"seed": 1})) == list(CHAIN)
 
 
 def test_changed_source_of_the_last_phase(made: Any, copy: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    edit(monkeypatch, "adas")
-    assert made(copy) == ["adas"]
+    edit(monkeypatch, "compression")
+    assert made(copy) == ["compression"]
 
 
 def test_changed_source_that_makes_the_same(made: Any, copy: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,20 +77,13 @@ def test_changed_source_that_makes_the_same(made: Any, copy: ForgeConfig, monkey
 
 
 def test_changed_data_reaches_everything(made: Any, copy: ForgeConfig) -> None:
-    assert made(changed(copy, data={"passage_chars": 420})) == [
-        "cognate",
-        "evomerge",
-        "quiet_star",
-        "bitnet",
-        "forge",
-        "baking",
-        "adas",
-    ]
+    assert made(changed(copy, data={"passage_chars": 420})) == list(CHAIN)
 
 
+@pytest.mark.slow
 def test_reuse_may_be_declined(made: Any, copy: ForgeConfig) -> None:
     second = changed(copy).model_copy(update={"reuse": False})
-    assert made(second) == ["cognate", "evomerge", "quiet_star", "bitnet", "forge", "baking", "adas"]
+    assert made(second) == list(CHAIN)
     assert digests(second) == digests(copy)
 
 

@@ -14,9 +14,7 @@ def streams(tiny_data: Dataset) -> dict[str, HeldOut]:
     return held_out(tiny_data, (), 3, 0)
 
 
-def test_rows_are_of_the_validation_split_and_say_what_counts(
-    tiny_data: Dataset, streams: dict[str, HeldOut]
-) -> None:
+def test_rows_are_of_the_validation_split_and_say_what_counts(tiny_data: Dataset, streams: dict[str, HeldOut]) -> None:
     assert streams.keys() <= set(tiny_data.streams("validation")) and "text" in streams
     for name, stream in streams.items():
         assert np.array_equal(stream.tokens_BT.numpy(), tiny_data.blocks("validation", name)[:3])
@@ -58,9 +56,7 @@ def test_retention_leaves_out_what_the_parent_cannot_do() -> None:
     assert retention(ours, parent) == pytest.approx((0.5 + 1.0) / 2)
 
 
-def test_importances_are_the_mean_squares_of_inputs(
-    tiny_model: LlamaForCausalLM, streams: dict[str, HeldOut]
-) -> None:
+def test_importances_are_the_mean_squares_of_inputs(tiny_model: LlamaForCausalLM, streams: dict[str, HeldOut]) -> None:
     seen: list[torch.Tensor] = []
     layer = tiny_model.model.layers[1].mlp.down_proj
     hook = layer.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))

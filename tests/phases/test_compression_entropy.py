@@ -217,3 +217,18 @@ def test_frequencies_are_the_best_there_are() -> None:
     tables = [(a, b, 64 - a - b) for a in range(1, 63) for b in range(1, 64 - a)]
     least = min(-float((counts * np.log2(np.array(table) / 64)).sum()) for table in tables)
     assert -float((counts * np.log2(found / 64)).sum()) == pytest.approx(least)
+
+
+@pytest.mark.parametrize(("count", "size"), [(700, 3), (5000, 300), (1, 5), (64, 1)])
+def test_lanes_one_by_one_and_side_by_side_write_the_same_and_read_it(
+    count: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    symbols = torch.randint(size, (count,))
+    found = []
+    for wide in (1, 10**6):
+        monkeypatch.setattr("phases.compression.lanes.WIDE", wide)
+        found.append(encode_symbols(symbols, size))
+    assert torch.equal(*found)
+    for wide in (1, 10**6):
+        monkeypatch.setattr("phases.compression.lanes.WIDE", wide)
+        assert torch.equal(decode_symbols(found[0], count, size), symbols)

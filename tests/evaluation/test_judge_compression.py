@@ -1,0 +1,105 @@
+"""The verdict on a compressed model: a real run on a tiny model, and what is kept on made-up figures."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from evaluation.compression_measures import NAME, Kept, what_is_kept
+from evaluation.config import EvaluationConfig
+from evaluation.judge_compression import judge
+from evaluation.judgement import Judgement
+from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
+from phases.compression.config import CompressionConfig
+from phases.compression.press import AGENT, CONTROL, UNTRAINED
+from phases.compression.report import REPORT
+from phases.compression.run import run
+from phases.dataset import Dataset
+from phases.errors import CheckpointError
+
+QUICK = EvaluationConfig(resamples=300, zero_shot_items=4, trials=4, blocks=8)
+CONFIG = {
+    "ratios": [4.0],
+    "codecs": {"names": ["ternary", "vptq"], "vectors": [4], "codebook_size": 16, "thresholds": [0.5], "group": 32},
+    "calibration_rows": 1,
+    "standing_rows": 2,
+    "mix": {"text": 1.0, "reasoning": 0.0, "memory": 0.0, "copying": 0.0},
+    "training": {"steps": 2, "batch_rows": 2, "precision": "fp32"},
+}
+
+
+@pytest.fixture(scope="module")
+def parent(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True, "max_position_embeddings": 512}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=world.vocabulary, num_key_value_heads=2, **sizes, **ends)).eval()
+    return save_checkpoint(tmp_path_factory.mktemp("p") / "parent", model, world.tokenizer, Manifest("own"))
+
+
+@pytest.fixture(scope="module")
+def made(parent: Checkpoint, world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return run([parent], CompressionConfig.parse(CONFIG, "test"), tmp_path_factory.mktemp("c") / "out", data=world)
+
+
+@pytest.fixture(scope="module")
+def judgement(made: Checkpoint, parent: Checkpoint, world: Dataset) -> Judgement:
+    return judge(made, [parent], world, QUICK)
+
+
+def test_the_gates_are_those_of_the_file_in_a_fresh_process(judgement: Judgement, made: Checkpoint) -> None:
+    gates = {gate.name: gate for gate in judgement.gates}
+    size = (made.siblings[AGENT].path / "model.safetensors").stat().st_size
+    assert gates["on disk"].value == size and gates["on disk"].threshold == 100e6
+    assert gates["retention"].threshold == 0.95
+    assert gates["4× smaller than float32"].metric == f"{NAME}/smaller_than_float32"
+    assert gates["a fresh process writes something else"].value == 0
+    assert gates["milliseconds a token"].value > 0 and 1e8 < gates["peak memory"].value < 2e9
+    numbers = sum(p.numel() for p in made.model().parameters())
+    assert judgement.metric(f"{NAME}/smaller_than_float32").value == pytest.approx(4 * numbers / size)
+
+
+def test_every_model_is_measured_and_every_table_is_there(judgement: Judgement) -> None:
+    for name in (NAME, "parent", UNTRAINED, CONTROL):
+        assert judgement.metric(f"{name}/bits_per_byte").value > 0
+    assert {control.name for control in judgement.controls} == {"parent", UNTRAINED, CONTROL}
+    assert set(judgement.tables) == {"ladder", "codecs", "carried", "file", "kept", "tasks"}
+    total = judgement.metric(f"{NAME}/bytes").value
+    assert sum(row[1] for row in judgement.tables["file"].rows) == total  # type: ignore[misc]
+
+
+def test_a_missing_report_is_said(made: Checkpoint, parent: Checkpoint, world: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"{REPORT}: missing or altered; run the compression phase again"):
+        judge(replace(made, path=tmp_path), [parent], world, QUICK)
+
+
+def measured(right: list[float], nats: list[float]) -> Any:
+    scores = {"reasoning": np.array(right), "memory": np.array(right[::-1])}
+    return SimpleNamespace(scores=scores, text=SimpleNamespace(nats_N=np.array(nats)))
+
+
+def test_retention_is_the_mean_of_tasks_domains_and_text() -> None:
+    ours, parent = measured([1, 0, 1, 0], [2.0, 2.0]), measured([1, 1, 1, 1], [1.0, 2.0])
+    domains = {
+        NAME: SimpleNamespace(right={"python": np.array([1.0, 0.5]), "nothing": np.zeros(2)}),
+        "parent": SimpleNamespace(right={"python": np.array([1.0, 1.0]), "nothing": np.zeros(2)}),
+    }
+    kept = what_is_kept(ours, parent, SimpleNamespace(), domains, NAME)  # type: ignore[arg-type]
+    assert set(kept.domains) == {"python"}  # the parent has nothing right in the other to keep
+    assert kept.groups["tasks"][0] == 0.5 and kept.groups["domains"][0] == 0.75 and kept.groups["text"][0] == 0.75
+    assert kept.mean == pytest.approx((0.5 + 0.75 + 0.75) / 3)
+
+
+def test_the_error_of_the_mean_is_that_of_independent_groups() -> None:
+    kept = Kept({"a": (0.9, 0.03), "b": (0.8, 0.04)}, {}, (1.0, 0.06))
+    assert kept.groups["tasks"] == pytest.approx((0.85, 0.025))
+    assert kept.stderr == pytest.approx(np.hypot(0.025, 0.06) / 2)
+
+
+def test_a_model_that_is_no_agent_has_no_domains(judgement: Judgement) -> None:
+    assert not [m for m in judgement.metrics if m.name.endswith("domains_retention")]
