@@ -50,8 +50,8 @@ class Kept:
 
     @property
     def mean(self) -> float:
-        """Over the groups."""
-        return float(np.mean([share for share, _ in self.groups.values()]))
+        """Over the groups, none of which counts more than 1: a gain in one does not pay for a loss in another."""
+        return float(np.mean([min(1.0, share) for share, _ in self.groups.values()]))
 
     @property
     def stderr(self) -> float:

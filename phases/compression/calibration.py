@@ -94,8 +94,11 @@ class Calibration:
 
 
 def retention(ours: Mapping[str, npt.NDArray[np.float64]], parent: Mapping[str, npt.NDArray[np.float64]]) -> float:
-    """Mean over the streams in which the parent has anything right, of ours over its share."""
-    shares = [ours[name].sum() / theirs.sum() for name, theirs in parent.items() if theirs.sum() > 0]
+    """Mean over the streams in which the parent has anything right, of ours over its share.
+
+    None counts more than 1: a gain in one does not pay for a loss in another.
+    """
+    shares = [min(1.0, ours[name].sum() / theirs.sum()) for name, theirs in parent.items() if theirs.sum() > 0]
     return float(np.mean(shares)) if shares else 0.0
 
 

@@ -127,7 +127,7 @@ BAD_OPTIONS = [
     (["--format", "gguf", "--layout", "2bit"], "--layout belongs to --format packed"),
     (["--format", "onnx"], "invalid choice: 'onnx'"),
     (["--format", "gguf", "--type", "tq2_0"], "rows of 32 weights with a scale for groups of 32 do not fall into"),
-    ([], "required: --format"),
+    ([], "one of the arguments --format --dequantise is required"),
 ]
 
 
