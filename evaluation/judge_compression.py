@@ -3,10 +3,11 @@
     judge(checkpoint, [parent], data, EvaluationConfig())
 
 The artefact is opened from disk and answers, talks and works with its tools on the test split, beside its parent.
-Retention is the mean over right answers of tasks, of an agent's domains, and bits per byte, each 1 at most. Its controls have no say in
-what was chosen: the same allocation at as many bytes as it was before training, and the parent trained in float32 on
-the same rows for as many steps, which says what the extra steps would have brought anyway. Size is the file's, header
-and all; milliseconds a token and peak memory are those of a fresh process, which must write the same text as this one.
+Retention is the mean over right answers of tasks, of an agent's domains, and bits per byte, each 1 at most. Controls
+have no say in what was chosen: the same allocation at as many bytes as it was before training, and the parent trained
+in float32 on the same rows for as many steps, which says what the extra steps would have brought anyway. Size is the
+file's, header and all; milliseconds a token and peak memory are those of a fresh process, which must write the same
+text as this one.
 """
 
 from collections.abc import Sequence

@@ -47,8 +47,8 @@ class CompressionConfig(PhaseConfig):
     """How many times smaller than float32 the file is to be, header and all; the next one where the one before loses
     too much."""
     retention: float = Field(0.95, gt=0, le=1)
-    """Share of the parent's right answers on the validation split, mean over streams, each 1 at most, with which a ratio
-    is accepted; the judge asks for as much on its own split."""
+    """Share of the parent's right answers on the validation split with which a ratio is accepted: the mean of
+    streams, each 1 at most. The judge asks for as much on its own split."""
     codecs: CodecsConfig = CodecsConfig()
     """What carries the weights."""
     calibration_rows: int = Field(4, ge=1)

@@ -107,7 +107,9 @@ class Form:
         # Where the optimizer finds them.
         model.codebooks = self.codebooks
         self._modules = [(m, n) for m in model.modules() if (n := self._name(m))]
-        ternary = [m for m, name in self._modules if isinstance(codecs[name], Ternary)]
+        # Not of a head or an embedding: no kernel rounds what goes into those.
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        ternary = [m for m, name in self._modules if isinstance(codecs[name], Ternary) and m not in ends]
         self.inputs = RoundedInputs(model, ternary if activations else [])
         made: dict[str, nn.Module] = {}
         for module, name in self._modules:

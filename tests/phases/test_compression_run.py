@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel
 
 from phases.bitnet.config import BitnetConfig
 from phases.bitnet.run import run as make_ternary
@@ -114,6 +114,22 @@ def test_a_budget_below_the_side_information(parent: Checkpoint, tiny_data: Data
     with pytest.raises(ConfigError, match=r"below what these codecs need with their side information, [\d,]+ bytes"):
         run([parent], TINY.model_copy(update={"ratios": (500.0,)}), tmp_path / "out", data=tiny_data)
     assert not (tmp_path / "out").exists()
+
+
+def test_layers_that_no_codec_handles_are_named(tiny_data: Dataset, tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=257, n_embd=16, n_layer=1, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0)
+    parent = saved(GPT2LMHeadModel(config), tiny_data, tmp_path / "parent")
+    with pytest.raises(CheckpointError, match=r"are not linear layers \(transformer\.h\.0\.attn\.c_attn\.weight\)"):
+        run([parent], TINY, tmp_path / "out", data=tiny_data)
+
+
+@pytest.mark.parametrize(("codec", "least"), [("ternary", 12.0), ("vptq", 8.0), ("hyper", 6.0)])
+def test_each_codec_alone(parent: Checkpoint, codec: str, least: float, tiny_data: Dataset, tmp_path: Path) -> None:
+    alone = TINY.codecs.model_copy(update={"names": (codec,), "seed_ratio": 1.0})
+    config = TINY.model_copy(update={"codecs": alone, "ratios": (16.0, 8.0, 6.0, 4.0, 3.0)})
+    report = read_report(run([parent], config, tmp_path / "out", data=tiny_data).path)
+    assert {c.codec.split(",")[0] for c in report.carried} == {codec, "float16"}
+    assert report.rungs[0].ratio <= least  # what does not fit is passed over
 
 
 def test_a_packed_parent_is_refused(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
