@@ -13,7 +13,7 @@ from evaluation.size_plot import journey
 SHOWN = ("retention", "_retention", "_right", "bits_per_byte", "exact_match", "accuracy", "ms_per_token", "peak_rss")
 """Ends of the names of metrics that a user of the agent asks for."""
 _OPEN = """```python
-import phases.compression                                   # registers the format with transformers
+import phases.compression.quantizer                         # registers the format with transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("agent")       # this folder

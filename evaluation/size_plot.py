@@ -73,7 +73,6 @@ def size_plot(report: Report) -> Figure:
     above.set_xticks(list(places), [""] * len(points))
     below.set_xticks(list(places), names, rotation=20)
     below.set_ylim(top=3 * max((point.weight_bytes / 1000 for point in points), default=1.0))
-    figure.tight_layout()
     return figure
 
 

@@ -208,7 +208,7 @@ def _hash_files(path: Path) -> dict[str, dict[str, Any]]:
 def load_model(path: Path | str, dtype: torch.dtype = torch.float32) -> Any:
     """Open any HF causal LM (a path or hub id), packed ones too, in evaluation mode."""
     # By name: no phase's results depend on how packed weights, which no phase can train, are opened.
-    for formats in ("phases.packed", "phases.compression"):
+    for formats in ("phases.packed", "phases.compression.quantizer"):
         importlib.import_module(formats)
     with explain_load_errors(path):
         model, found = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, output_loading_info=True)

@@ -1,7 +1,7 @@
 """The production artefact: a compressed model in a folder of its own, and back into plain weights.
 
     made = write_artefact(source, stored, Path("agent"))
-    model = load_artefact(made.path)                            # or, after `import phases.compression`, from_pretrained
+    model = load_artefact(made.path)            # or from_pretrained after `import phases.compression.quantizer`
     plain = dequantise(made.path, Path("plain"))                # float32, which needs none of our code
 
 The folder has what its source has besides weights (tokenizer, chat template, agent, documents), a `config.json` that

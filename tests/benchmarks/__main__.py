@@ -1,8 +1,9 @@
 """`make bench`: every benchmark as a table on the terminal and JSON in `checkpoints/bench.json`.
 
-    python -m tests.benchmarks [--pairs 5] [--only training,muon,merging,overhead,thoughts,ternary]
+    python -m tests.benchmarks [--pairs 5] [--only training,muon,merging,overhead,thoughts,ternary,compression]
 
-Run it on a quiet machine: it takes about 30 minutes on two cores.
+Run it on a quiet machine: it takes about 35 minutes on two cores. For figures of a
+real compressed agent give one to `python -m tests.benchmarks.compression`.
 """
 
 import argparse
@@ -21,12 +22,22 @@ def main() -> None:
     """Run the chosen benchmarks and write their figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--only", default="training,muon,merging,overhead,thoughts,ternary")
+    parser.add_argument("--only", default="training,muon,merging,overhead,thoughts,ternary,compression")
     arguments = parser.parse_args()
     chosen = set(arguments.only.split(","))
     settle_environment()
     warnings.simplefilter("ignore")
-    from tests.benchmarks import inputs, merging, muon, overhead, ternary_decode, ternary_matmul, thoughts, training
+    from tests.benchmarks import (
+        compression,
+        inputs,
+        merging,
+        muon,
+        overhead,
+        ternary_decode,
+        ternary_matmul,
+        thoughts,
+        training,
+    )
     from tests.benchmarks.pairs import Comparison, as_json, table
 
     rows: list[Comparison] = []
@@ -48,6 +59,8 @@ def main() -> None:
         extra["quiet_star_options"] = thoughts.options(arguments.pairs)
     if "ternary" in chosen:
         rows += ternary_matmul.run(arguments.pairs) + ternary_decode.run(arguments.pairs)
+    if "compression" in chosen:
+        extra["compression"] = compression.run_small(arguments.pairs)
     print(table(rows))
     if "first_flow_extra_seconds" in extra:
         print(f"first flow of a process (ephemeral server start): {extra['first_flow_extra_seconds']} s more")

@@ -184,7 +184,7 @@ def test_dequantised_it_is_a_checkpoint_like_any(qwen2: tuple[Stored, Checkpoint
 
 
 def test_a_fresh_process_opens_it_after_one_import(llama: tuple[Stored, Checkpoint]) -> None:
-    lines = ["import sys, hashlib, torch, phases.compression, transformers", "torch.set_num_threads(1)"]
+    lines = ["import sys, hashlib, torch, phases.compression.quantizer, transformers", "torch.set_num_threads(1)"]
     lines += ["m = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1])"]
     lines += ["x = m(torch.arange(2 * 23).view(2, 23) * 7 % 257).logits.detach()"]
     lines += ["print(type(m.model.embed_tokens).__name__, hashlib.sha256(x.numpy().tobytes()).hexdigest())"]
