@@ -10,10 +10,9 @@ file's, header and all; milliseconds a token and peak memory are those of a fres
 text as this one.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from evaluation.adas_measures import PARENT
 from evaluation.compression_measures import (
@@ -119,16 +118,24 @@ def _gates(
     config: EvaluationConfig,
 ) -> list[Gate]:
     ratio = found.rungs[found.taken].ratio
-    better = kept.mean - untrained.mean
-    error = float(np.hypot(kept.stderr, untrained.stderr))
+    enough = float(found.config["retention"])
     return [
         gate(
             f"{ratio:g}× smaller than float32", f"{NAME}/smaller_than_float32", _float_bytes(parent) / size, ">=", ratio
         ),
-        gate("retention", f"{NAME}/retention", kept.mean, ">=", float(found.config["retention"])),
-        gate("better than untrained at equal bytes", "difference of retention", better, ">", config.sigmas * error),
+        gate("retention", f"{NAME}/retention", kept.mean, ">=", enough),
+        _against_untrained(kept, untrained, enough, config.sigmas),
         gate("on disk", f"{NAME}/bytes", float(size), "<", MOST_BYTES),
         gate("milliseconds a token", f"{NAME}/ms_per_token", fresh.ms_per_token_p50, "<", MOST_MS),
         gate("peak memory", f"{NAME}/peak_rss", float(fresh.peak_rss_bytes), "<", MOST_RSS),
         gate("a fresh process writes something else", "tokens", float(fresh.written != here.written), "<=", 0.0),
     ]
+
+
+def _against_untrained(kept: Kept, untrained: Kept, enough: float, sigmas: float) -> Gate:
+    """Better than the untrained form; where that keeps enough by itself, there may be nothing to gain: no worse."""
+    better = kept.mean - untrained.mean
+    error = sigmas * math.hypot(kept.stderr, untrained.stderr)
+    if untrained.mean >= enough:
+        return gate("no worse than untrained at equal bytes", "difference of retention", better, ">=", -error)
+    return gate("better than untrained at equal bytes", "difference of retention", better, ">", error)

@@ -52,7 +52,7 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: int, where: str = 
     least = None
     for codebooks in _sets(options):
         allowed = {
-            name: [o for o in every if not isinstance(o.codec, VPTQ) or o.codec in codebooks]
+            name: sorted((o for o in every if not isinstance(o.codec, VPTQ) or o.codec in codebooks), key=_smallest)
             for name, every in options.items()
         }
         if not all(allowed.values()):
@@ -70,6 +70,11 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: int, where: str = 
             + "; raise the budget"
         )
     return best[1]
+
+
+def _smallest(option: Option) -> int:
+    """Of equal losses the first is taken."""
+    return option.bytes
 
 
 def _sets(options: Mapping[str, Sequence[Option]]) -> Iterator[tuple[VPTQ, ...]]:

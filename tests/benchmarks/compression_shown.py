@@ -53,13 +53,13 @@ def draw(points: Sequence[Point], parent: Point, parameters: int) -> Figure:
     figure, _ = new_figure("", "", "", (11.0, 5.2))
     figure.clear()
     axes = [figure.add_subplot(1, 2, place) for place in (1, 2)]
-    ours = {TRAINED: "red", UNTRAINED: "tab:orange", MIXED: "black"}
+    ours = {TRAINED: "red", UNTRAINED: "gold", MIXED: "black"}
     for number, (family, curve) in enumerate(sorted(families(points).items(), key=lambda pair: pair[0] in ours)):
         bits = [8 * point.file_bytes / parameters for point in curve]
         shares = [kept(point, parent) or (math.nan, None) for point in curve]
         losses = [bits_per_byte(point.text, "", "") for point in curve]
         marker, size, width = ("*", 12, 2.2) if family in ours else ("osD^v"[number % 5], 4, 1.0)
-        look: dict[str, Any] = {"marker": marker, "markersize": size, "linewidth": width, "capsize": 2, "elinewidth": 1.0}
+        look: dict[str, Any] = {"marker": marker, "markersize": size, "linewidth": width, "capsize": 2, "elinewidth": 1}
         colour = ours.get(family, COLOURS(number % COLOURS.N))
         for axis, pairs in ((axes[0], shares), (axes[1], [(loss.value, loss.stderr) for loss in losses])):
             errors = [error or 0.0 for _, error in pairs]

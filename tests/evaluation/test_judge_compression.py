@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from evaluation.compression_measures import NAME, Kept, what_is_kept
 from evaluation.config import EvaluationConfig
-from evaluation.judge_compression import judge
+from evaluation.judge_compression import _against_untrained, judge
 from evaluation.judgement import Judgement
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.compression.config import CompressionConfig
@@ -103,3 +103,13 @@ def test_the_error_of_the_mean_is_that_of_independent_groups() -> None:
 
 def test_a_model_that_is_no_agent_has_no_domains(judgement: Judgement) -> None:
     assert not [m for m in judgement.metrics if m.name.endswith("domains_retention")]
+
+
+def test_training_has_to_help_only_where_something_was_lost() -> None:
+    lost, whole = Kept({}, {}, (0.6, 0.01)), Kept({}, {}, (1.0, 0.01))
+    better = _against_untrained(Kept({}, {}, (0.97, 0.01)), lost, 0.95, 2.0)
+    assert better.passed and better.comparison == ">" and better.name.startswith("better")
+    assert not _against_untrained(Kept({}, {}, (0.61, 0.01)), lost, 0.95, 2.0).passed
+    assert _against_untrained(whole, whole, 0.95, 2.0).passed
+    worse = _against_untrained(Kept({}, {}, (0.96, 0.01)), whole, 0.95, 2.0)
+    assert not worse.passed and worse.name.startswith("no worse")

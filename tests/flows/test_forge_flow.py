@@ -241,5 +241,6 @@ def test_dated_run_has_the_day_in_its_name(tiny: ForgeConfig, strict: None) -> N
 def test_agent_is_registered_and_champion(done: Report, original: ForgeConfig) -> None:
     client = MlflowClient(f"sqlite:///{original.out.resolve()}/mlflow.db")
     version = client.get_model_version_by_alias(original.agent, "champion")
-    assert done.agent is not None and version.tags["checkpoint.path"] == str((original.folder / "compression").resolve())
+    kept = (original.folder / "compression").resolve()
+    assert done.agent is not None and version.tags["checkpoint.path"] == str(kept)
     assert set(version.aliases) == {"challenger", "champion"}

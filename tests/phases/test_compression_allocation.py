@@ -65,3 +65,7 @@ def test_a_large_budget_is_kept_to_with_units_of_many_bytes() -> None:
 def test_a_budget_below_the_side_information_says_what_is_needed() -> None:
     with pytest.raises(ConfigError, match=r"compression: a budget of 99 bytes is below .*, 200 bytes at least; raise"):
         allocate({"a": [Option(T, 100, 0.0)], "b": [Option(T, 100, 0.0)]}, 99)
+
+
+def test_of_equal_losses_the_smallest_is_taken() -> None:
+    assert allocate({"a": [Option(T, 300, 0.1), Option(U, 200, 0.1)]}, 1000)["a"].codec is U
