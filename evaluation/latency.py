@@ -71,11 +71,23 @@ def decode_timed(path: Path, tokens: int, repeats: int) -> Latency:
         start = time.perf_counter()
         written = greedy(model, [prompt], tokens, stop=set())[0]
         seconds.append((time.perf_counter() - start) / len(written))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB here
     median = 1000 * statistics.median(seconds[1:])
     digest = hashlib.sha256(json.dumps(written).encode()).hexdigest()
-    return Latency(median, peak * unit, tokens, repeats, torch.get_num_threads(), kernel_of(model), digest)
+    return Latency(median, peak_rss_bytes(), tokens, repeats, torch.get_num_threads(), kernel_of(model), digest)
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has had resident.
+
+    On Linux from its own status: getrusage's figure begins with that of the process that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        found = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
+        if found is not None:
+            return int(found.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
 
 
 def count_parameters(path: Path) -> tuple[int, int]:

@@ -5,7 +5,8 @@
 
 CHECKPOINT is one of the compression phase, PARENT what it was made of. Measured on the validation split, on whose
 first rows the codecs were chosen; nothing here is fitted to the items. Written to --out: `compression.json` and the
-picture `compression.png`. About fifteen minutes on one core for a model of 1 M parameters, most of them SeedLM.
+picture `compression.png`. About twenty minutes on one free core for a model of 1 M parameters; SeedLM takes
+a third of them.
 """
 
 import argparse

@@ -1,11 +1,13 @@
 """Cost of a checkpoint: measured in another process, sizes from the files."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from evaluation.expert_size import expert_bytes
-from evaluation.latency import count_parameters, describe_agent, measure_latency
+from evaluation.latency import count_parameters, describe_agent, measure_latency, peak_rss_bytes
 from evaluation.machine import describe_machine
 from phases.agent.design import Design, Mixture
 from phases.agent.settings import AgentSettings
@@ -66,3 +68,11 @@ def test_no_weights(tmp_path: Path) -> None:
 def test_the_machine_is_described() -> None:
     machine = describe_machine()
     assert machine["cpu"] and int(machine["cores"] or 0) >= 1 and float(machine["memory_gib"] or 0) > 0
+
+
+def test_peak_memory_is_the_processes_own_and_not_that_of_the_one_that_started_it() -> None:
+    large = bytearray(600_000_000)
+    program = "from evaluation.latency import peak_rss_bytes; print(peak_rss_bytes())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 10e6 < int(done.stdout) < 500e6 < len(large)
+    assert peak_rss_bytes() > 600e6

@@ -33,6 +33,8 @@ MILESTONES = {
     "baking.judgement.json": "baking's gate",
     "adas": "adas",
     "adas.judgement.json": "adas's gate",
+    "compression": "compression",
+    "compression.judgement.json": "compression's gate",
     "report.json": "report",
 }
 """What is being done as long as the file is not there."""

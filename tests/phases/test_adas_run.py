@@ -1,6 +1,5 @@
 """The phase as a whole, on a model that can do next to nothing: what it writes, and that a kill changes no bit."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from phases.agent.library import read_library
 from phases.agent.minds import Minds
 from phases.agent.settings import SETTINGS, AgentSettings, read_settings
 from phases.baking.bundle import add_files
-from phases.baking.config import BakingConfig
+from phases.baking.config import CONVERSATIONS, BakingConfig
 from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
 from phases.bitnet.storage import read_lattices
-from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint
+from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.dataset import Dataset
 from phases.errors import CheckpointError
 from phases.json_lines import read_lines
@@ -57,14 +56,8 @@ def parent(
     quantised = Quantised(make_model("llama", max_position_embeddings=1024), Quantisation(group=16))
     plain = write_ternary(quantised, folder / "plain")
     settings = AgentSettings(tools=BAKED.tools.names, limits=BAKED.tools.limits, context_tokens=256)
-    agent = add_files(plain, folder / "agent", "baking", {SETTINGS: settings.model_dump_json()}, {})
-    manifest = json.loads((agent.path / "forge.json").read_text())
-    (agent.path / "forge.json").unlink()
-    made = Manifest(phase="baking", config=BAKED.model_dump(mode="json"), parents=tuple(manifest["parents"]))
-    from phases.checkpoint import write_manifest
-
-    write_manifest(agent.path, made)
-    return open_checkpoint(agent.path)
+    texts = {SETTINGS: settings.model_dump_json(), CONVERSATIONS: BAKED.model_dump_json()}
+    return add_files(plain, folder / "agent", "baking", texts, {})
 
 
 @pytest.fixture(scope="module")
