@@ -16,7 +16,7 @@ from evaluation.config import EvaluationConfig
 from evaluation.judgement import Table
 from evaluation.measured import Measured
 from evaluation.metric import Metric, mean_metric
-from evaluation.retention import retained, task_retention, task_table, text_retention
+from evaluation.retention import retained, retention_metrics, task_retention, task_table, text_retention
 from evaluation.specialities import Units
 from phases.adas.playing import CountingMinds, Played
 from phases.adas.trials import LEFT_OUT, first, open_course
@@ -87,15 +87,23 @@ def what_is_kept(ours: Measured, parent: Measured, units: Units, domains: Domain
     return Kept(tasks, shares, _exact(text_retention(ours, parent)))
 
 
-def kept_metrics(kept: Kept, name: str, split: str) -> list[Metric]:
-    """The mean, its groups, and each domain."""
-    found = {"retention": (kept.mean, kept.stderr), **{f"{g}_retention": share for g, share in kept.groups.items()}}
-    found |= {f"{task}_retention": share for task, share in kept.tasks.items()}
-    found |= {f"{domain}_retention": share for domain, share in kept.domains.items()}
-    return [
-        Metric(name=f"{name}/{what}", split=split, value=value, stderr=error, n=len(found), unit="of the parent")
-        for what, (value, error) in found.items()
-    ]
+def kept_metrics(
+    kept: Kept, name: str, ours: Measured, parent: Measured, units: Units, domains: Domains
+) -> list[Metric]:
+    """The mean, its groups, and each task and domain; n counts items, conversations and blocks of text."""
+    metrics = retention_metrics(name, ours, parent, units)
+    played = {domain: len(domains[name].right[domain]) for domain in kept.domains}
+    found = {f"{domain}_domain": (*share, played[domain]) for domain, share in kept.domains.items()}
+    if "domains" in kept.groups:
+        found["domains"] = (*kept.groups["domains"], sum(played.values()))
+    metrics += [_kept(name, f"{what}_retention", units.split, *values) for what, values in found.items()]
+    counts = {metric.name: metric.n for metric in metrics}
+    n = sum(counts[f"{name}/{group}_retention"] for group in kept.groups)
+    return [_kept(name, "retention", units.split, kept.mean, kept.stderr, n), *metrics]
+
+
+def _kept(name: str, what: str, split: str, value: float, error: float, n: int) -> Metric:
+    return Metric(name=f"{name}/{what}", split=split, value=value, stderr=error, n=n, unit="of the parent")
 
 
 def domain_metrics(domains: Domains, split: str) -> list[Metric]:
@@ -141,7 +149,8 @@ def compression_tables(
     spent = sizes(agent.path)
     kinds = [(kind, getattr(spent, kind), getattr(spent, kind) / spent.total) for kind in spent.__dataclass_fields__]
     groups = [(name, share, error) for name, (share, error) in kept.groups.items()]
-    groups += [(name, share, error) for name, (share, error) in (*kept.tasks.items(), *kept.domains.items())]
+    groups += [(task, share, error) for task, (share, error) in kept.tasks.items()]
+    groups += [(f"{domain} (domain)", share, error) for domain, (share, error) in kept.domains.items()]
     return {
         "ladder": Table(title="Ratios that were tried (validation split)", columns=columns, rows=tuple(ladder)),
         "codecs": Table(

@@ -12,7 +12,6 @@ text as this one.
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from evaluation.adas_measures import PARENT
 from evaluation.compression_measures import (
@@ -55,36 +54,28 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
     kept = what_is_kept(ours, others[PARENT], units, domains, NAME)
     untrained = what_is_kept(others[UNTRAINED], others[PARENT], units, domains, UNTRAINED)
     fresh, here = measure_latency(agent.path, TOKENS, REPEATS), decode_timed(agent.path, TOKENS, 1)
-    size = _size(agent.path)
+    whole, size = 4 * count_parameters(parent.path)[0], count_parameters(agent.path)[1]
     return Judgement(
         metrics=(
             finite,
-            *kept_metrics(kept, NAME, units.split),
-            *kept_metrics(untrained, UNTRAINED, units.split),
-            *_costs(fresh, size, parent, units.split),
+            *kept_metrics(kept, NAME, ours, others[PARENT], units, domains),
+            *kept_metrics(untrained, UNTRAINED, others[UNTRAINED], others[PARENT], units, domains),
+            *_costs(fresh, size, whole / size, units.split),
             *domain_metrics(domains, units.split),
             *model_metrics(NAME, ours, units.split, others[PARENT]),
             *(metric for name, one in others.items() for metric in model_metrics(name, one, units.split)),
         ),
         controls=tuple(_controls(ours, others, found, units)),
-        gates=(finite_gate, *_gates(kept, untrained, found, size, parent, fresh, here, config)),
+        gates=(finite_gate, *_gates(kept, untrained, found, size, whole / size, fresh, here, config)),
         tables=compression_tables(found, agent, kept, ours, others, units),
     )
 
 
-def _size(path: Path) -> int:
-    return (path / "model.safetensors").stat().st_size
-
-
-def _float_bytes(parent: Checkpoint) -> int:
-    return 4 * count_parameters(parent.path)[0]
-
-
-def _costs(fresh: Latency, size: int, parent: Checkpoint, split: str) -> list[Metric]:
+def _costs(fresh: Latency, size: int, smaller: float, split: str) -> list[Metric]:
     """Figures of one file and one process: they have no error."""
     values = {
         "bytes": (float(size), "bytes"),
-        "smaller_than_float32": (_float_bytes(parent) / size, "×"),
+        "smaller_than_float32": (smaller, "×"),
         "ms_per_token": (fresh.ms_per_token_p50, "ms"),
         "peak_rss": (float(fresh.peak_rss_bytes), "bytes"),
     }
@@ -112,7 +103,7 @@ def _gates(
     untrained: Kept,
     found: CompressionReport,
     size: int,
-    parent: Checkpoint,
+    smaller: float,
     fresh: Latency,
     here: Latency,
     config: EvaluationConfig,
@@ -120,9 +111,7 @@ def _gates(
     ratio = found.rungs[found.taken].ratio
     enough = float(found.config["retention"])
     return [
-        gate(
-            f"{ratio:g}× smaller than float32", f"{NAME}/smaller_than_float32", _float_bytes(parent) / size, ">=", ratio
-        ),
+        gate(f"{ratio:g}× smaller than float32", f"{NAME}/smaller_than_float32", smaller, ">=", ratio),
         gate("retention", f"{NAME}/retention", kept.mean, ">=", enough),
         _against_untrained(kept, untrained, enough, config.sigmas),
         gate("on disk", f"{NAME}/bytes", float(size), "<", MOST_BYTES),

@@ -5,8 +5,8 @@ model_card(report)                                     # Markdown, from the run'
 
 from collections.abc import Sequence
 
-from evaluation.metric import Gate, Metric
-from evaluation.render import markdown_table, number, with_error
+from evaluation.metric import Metric
+from evaluation.render import gate_rows, markdown_table, metric_rows, number
 from evaluation.report import PhaseReport, Report
 from evaluation.size_plot import journey
 
@@ -43,7 +43,7 @@ def model_card(report: Report) -> str:
         "## What was measured\n\nOn held-out items of the split that each line names, on the file itself.",
         markdown_table(("metric", "split", "value", "parent", "n", "unit"), _rows(last.metrics, last.phase)),
         "## Gates of the last phase\n\n"
-        + markdown_table(("gate", "value", "", "threshold", "verdict"), _gates(last.gates)),
+        + markdown_table(("gate", "value", "", "threshold", "verdict"), gate_rows(last.gates)),
         "## Size and quality, phase by phase\n\n"
         + markdown_table(
             ("phase", "verdict", "bytes of the weights", "tasks right", "bits per byte"), _journey(report)
@@ -57,23 +57,7 @@ def model_card(report: Report) -> str:
 
 def _rows(metrics: Sequence[Metric], phase: str) -> list[tuple[str, ...]]:
     ours = [m for m in metrics if m.name.startswith(f"{phase}/") and m.name.endswith(SHOWN)]
-    return [
-        (
-            m.name.removeprefix(f"{phase}/"),
-            m.split,
-            with_error(m.value, m.stderr),
-            number(m.parent),
-            number(m.n),
-            m.unit,
-        )
-        for m in ours
-    ]
-
-
-def _gates(gates: Sequence[Gate]) -> list[tuple[str, ...]]:
-    return [
-        (g.name, number(g.value), g.comparison, number(g.threshold), "passed" if g.passed else "FAILED") for g in gates
-    ]
+    return [(name.removeprefix(f"{phase}/"), *rest) for name, *rest in metric_rows(ours)]
 
 
 def _journey(report: Report) -> list[tuple[str, ...]]:

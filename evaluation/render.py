@@ -55,7 +55,7 @@ def render_table(report: Report) -> str:
     parts.append(text_table(("phase", "status", "parameters", "bytes", "seconds"), summary))
     for phase in report.phases:
         if phase.gates:
-            parts.append(text_table((f"{phase.phase}: gate", "value", "", "threshold", ""), _gate_rows(phase.gates)))
+            parts.append(text_table((f"{phase.phase}: gate", "value", "", "threshold", ""), gate_rows(phase.gates)))
         if phase.controls:
             header = (f"{phase.phase}: control", "metric", "ours", "control", "difference")
             parts.append(text_table(header, [row[:5] for row in _control_rows(phase.controls)]))
@@ -134,7 +134,7 @@ def _phase_sections(phase: PhaseReport) -> list[str]:
     ]
     parts = [f"## {phase.phase}: {phase.status.replace('_', ' ')}", "\n".join(facts)]
     if phase.gates:
-        parts += ["### Gates", markdown_table(("gate", "value", "", "threshold", "verdict"), _gate_rows(phase.gates))]
+        parts += ["### Gates", markdown_table(("gate", "value", "", "threshold", "verdict"), gate_rows(phase.gates))]
     if phase.controls:
         header = ("control", "metric", "ours", "control's", "difference", "n", "budget")
         parts += ["### Controls", markdown_table(header, _control_rows(phase.controls))]
@@ -142,11 +142,12 @@ def _phase_sections(phase: PhaseReport) -> list[str]:
         parts += [f"### {table.title}", markdown_table(*table_text(table))]
     if phase.metrics:
         names = ("metric", "split", "value", "parent", "n", "unit")
-        parts += ["### Metrics", markdown_table(names, _metric_rows(phase.metrics))]
+        parts += ["### Metrics", markdown_table(names, metric_rows(phase.metrics))]
     return parts
 
 
-def _gate_rows(gates: Sequence[Gate]) -> list[tuple[str, ...]]:
+def gate_rows(gates: Sequence[Gate]) -> list[tuple[str, ...]]:
+    """Name, value, comparison, threshold, verdict."""
     return [
         (g.name, number(g.value), g.comparison, number(g.threshold), "passed" if g.passed else "FAILED") for g in gates
     ]
@@ -159,7 +160,8 @@ def _control_rows(controls: Sequence[Control]) -> list[tuple[str, ...]]:
     ]
 
 
-def _metric_rows(metrics: Sequence[Metric]) -> list[tuple[str, ...]]:
+def metric_rows(metrics: Sequence[Metric]) -> list[tuple[str, ...]]:
+    """Name, split, value with its error, the parent's, n, unit."""
     return [(m.name, m.split, with_error(m.value, m.stderr), number(m.parent), number(m.n), m.unit) for m in metrics]
 
 

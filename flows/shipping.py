@@ -3,8 +3,8 @@
     checkpoints/laptop/agent          opens with from_pretrained once our package is imported; chats, serves, exports
 
 It is the artefact beside the last phase's checkpoint, linked rather than copied, and a model card of the report's
-figures. A run whose compression was rolled
-back has none, and keeps none of an earlier one: the agent is then what the report names.
+figures. A run whose compression was rolled back has none, and keeps none of an earlier one: the agent is then what the
+report names.
 """
 
 import shutil

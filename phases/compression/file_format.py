@@ -22,8 +22,9 @@ from phases.bitnet.lattice import groups_of
 from phases.compression.bits import bits_for
 from phases.compression.codec import Encoded
 from phases.compression.hyper import Hyper
+from phases.compression.scales import SCALES, scale_codec
 from phases.compression.seedlm import BITS, SeedLM
-from phases.compression.stored import SCALES, STREAM, Coding, Stored, scale_codec
+from phases.compression.stored import STREAM, Coding, Stored
 from phases.compression.ternary import Ternary
 from phases.compression.vptq import VPTQ
 from phases.strict import StrictModel

@@ -9,7 +9,6 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,32 +77,26 @@ class Press:
         if not is_finished(self.work / CONTROL):
             self._control()
 
-    @cached_property
-    def calibration(self) -> Calibration:
-        """On few rows, for the options."""
-        return self._calibration(self.config.calibration_rows)
-
-    @cached_property
-    def standing(self) -> Calibration:
-        """On more rows, for whole models."""
-        return self._calibration(self.config.standing_rows)
-
     def _calibration(self, rows: int) -> Calibration:
         pad = int(self.parent.tokenizer().eos_token_id)
         return Calibration(self.model, held_out(self.data, self.lessons.held_out, rows, pad))
 
+    def staging(self) -> Staging:
+        """The parent with all its options measured; options on few rows, whole models on more."""
+        few, many = (self._calibration(n) for n in (self.config.calibration_rows, self.config.standing_rows))
+        seen = importances(self.model, few.streams)
+        codecs, seed = self.config.codecs, self.config.seed
+        table = measure_options(self.model, self.latent, seen, few, codecs, seed)
+        return Staging(self.model, table, many, seen, self.latent, codecs, seed)
+
     def _ladder(self) -> list[Pressed]:
         """Ratio after ratio, until one retains enough; those that nothing fits are passed over, unless all are."""
-        seen = importances(self.model, self.calibration.streams)
-        table = measure_options(self.model, self.latent, seen, self.calibration, self.config.codecs, self.config.seed)
-        self.standing  # before the model becomes a trial's  # noqa: B018
-        codecs, seed = self.config.codecs, self.config.seed
-        staging = Staging(self.model, table, self.standing, seen, self.latent, codecs, seed)
+        staging = self.staging()
         found: list[Pressed] = []
         too_small: BudgetError | None = None
         for number, ratio in enumerate(self.config.ratios):
             try:
-                found.append(self._press(number, ratio, staging, seen))
+                found.append(self._press(number, ratio, staging))
             except BudgetError as error:
                 too_small = error
                 continue
@@ -114,13 +107,12 @@ class Press:
             raise too_small
         return found
 
-    def _press(self, number: int, ratio: float, staging: Staging, seen: Mapping[str, torch.Tensor]) -> Pressed:
+    def _press(self, number: int, ratio: float, staging: Staging) -> Pressed:
         """Allocate and train at one ratio."""
         budget = int(4 * sum(p.numel() for p in staging.params.values()) / ratio)
         plan = staging.plan(budget - max(HEADER_LEAST, int(HEADER_SHARE * budget)))
-        parent = staging.standing
-        before = staging.measure(plan.stored.weights())
-        stored = self._train(f"rung-{number}", plan, seen)
+        parent, before = staging.standing, plan.measured
+        stored = self._train(f"rung-{number}", plan, staging.importances)
         after = staging.measure(stored.weights())
         kept = after[0] < before[0]
         if not kept:

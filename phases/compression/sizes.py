@@ -1,5 +1,6 @@
 """Bytes of a compressed checkpoint's file by what they are for, as its header has them."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def sizes(path: Path | str) -> CompressedBytes:
             continue
         layer, left = name.removesuffix(MATRIX), entry.bytes
         for part, (dtype, shape) in layout(kinds[layer], shapes[layer]).items():
-            size = 0 if shape is None else dtype.itemsize * _numbers(shape)
+            size = 0 if shape is None else dtype.itemsize * math.prod(shape)
             found[_purpose(part)] += size
             left -= size
         found["codes"] += left  # the stream
@@ -55,10 +56,3 @@ def _purpose(part: str) -> str:
     if part.startswith("scale") or part == "centres":
         return "scales"
     return "outliers" if part in ("columns", "outliers") else "codes"
-
-
-def _numbers(shape: tuple[int, ...]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count

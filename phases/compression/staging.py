@@ -29,6 +29,8 @@ from phases.errors import CheckpointError
 from phases.strict import StrictModel
 
 Weights = Mapping[str, torch.Tensor]
+Measured = tuple[float, Mapping[str, npt.NDArray[np.float64]]]
+"""Divergence from the parent, and by stream which answers are right."""
 
 
 class Stage(StrictModel):
@@ -43,9 +45,9 @@ class Stage(StrictModel):
     bytes_before: int
     bytes: int
     """Of all weights, side information included, before it and with it."""
-    divergence: float | None
+    divergence: float | None = None
     """KL from the parent on held-out rows, nats a token."""
-    retention: float | None
+    retention: float | None = None
     """Of the parent's right answers there, mean over streams."""
     digest: str
     """Of the weights that the model has after it."""
@@ -62,6 +64,8 @@ class Plan:
     stages: tuple[Stage, ...]
     stored: Stored
     """Without any training."""
+    measured: Measured
+    """Of that."""
 
 
 class Staging:
@@ -88,37 +92,48 @@ class Staging:
         """The best that fits. Raises `BudgetError` for a budget under the least that these codecs need."""
         self._put(self.parent)
         stages: list[Stage] = []
-        best: tuple[float, Stored] | None = None
+        best: tuple[Stored, Measured] | None = None
         before, digest = 4 * sum(p.numel() for p in self.params.values()), self._digest()
         for name, allowed in self._steps():
             options = {m: [o for o in every if o.codec.name in allowed] for m, every in self.table.options.items()}
             try:
                 chosen = allocate(options, budget - self._plain_bytes())
             except BudgetError:
-                stages.append(_stage(name, False, False, before, before, None, None, digest))
+                stages.append(
+                    Stage(name=name, fits=False, kept=False, bytes_before=before, bytes=before, digest=digest)
+                )
                 continue
             stored = self.store({matrix: option.codec for matrix, option in chosen.items()})
-            divergence, standing = self.measure(stored.weights())
-            share = retention(standing, self.standing)
-            kept = best is None or divergence < best[0]
-            size = stored.bytes
+            measured = self.measure(stored.weights())
+            kept = best is None or measured[0] < best[1][0]
             if kept:
-                best, digest = (divergence, stored), self._digest()
+                best, digest = (stored, measured), self._digest()
             else:
                 assert best is not None
-                self._put(best[1].weights())
+                self._put(best[0].weights())
                 if self._digest() != digest:
                     raise CheckpointError(f"compression: the weights before '{name}' did not come back; run it again")
-            stages.append(_stage(name, True, kept, before, size, divergence, share, digest))
-            before = size if kept else before
+            stages.append(
+                Stage(
+                    name=name,
+                    fits=True,
+                    kept=kept,
+                    bytes_before=before,
+                    bytes=stored.bytes,
+                    divergence=measured[0],
+                    retention=retention(measured[1], self.standing),
+                    digest=digest,
+                )
+            )
+            before = stored.bytes if kept else before
         if best is None:
             allocate(self.table.options, budget - self._plain_bytes())
             raise AssertionError("the last stage has all options")
-        stored = best[1]
+        stored, found = best
         fixed = {n: e for n, e in stored.encoded.items() if not isinstance(stored.codecs[n], Ternary | VPTQ)}
-        return Plan(dict(stored.codecs), dict(stored.codebooks), fixed, tuple(stages), stored)
+        return Plan(dict(stored.codecs), dict(stored.codebooks), fixed, tuple(stages), stored, found)
 
-    def measure(self, weights: Weights) -> tuple[float, Mapping[str, npt.NDArray[np.float64]]]:
+    def measure(self, weights: Weights) -> Measured:
         """(divergence, standing) of the model with these weights, which it keeps."""
         self._put(weights)
         return self.calibration.divergence(self.model), self.calibration.standing(self.model)
@@ -162,25 +177,3 @@ class Staging:
         for name in sorted(self.params):
             found.update(self.params[name].detach().contiguous().numpy().tobytes())
         return found.hexdigest()
-
-
-def _stage(
-    name: str,
-    fits: bool,
-    kept: bool,
-    before: int,
-    size: int,
-    divergence: float | None,
-    share: float | None,
-    digest: str,
-) -> Stage:
-    return Stage(
-        name=name,
-        fits=fits,
-        kept=kept,
-        bytes_before=before,
-        bytes=size,
-        divergence=divergence,
-        retention=share,
-        digest=digest,
-    )

@@ -16,13 +16,14 @@ from phases.compression.bits import bits_for, pack, unpack
 from phases.compression.codec import Encoded
 from phases.compression.entropy import LARGEST_ALPHABET, decode_symbols, encode_symbols
 from phases.compression.hyper import Hyper
+from phases.compression.scales import SCALES, code_scales, coded, decode_scales
 from phases.compression.seedlm import SeedLM
 from phases.compression.ternary import Ternary
-from phases.compression.vptq import LARGEST, VPTQ
+from phases.compression.vptq import VPTQ
 
 Coding = Ternary | VPTQ | SeedLM | Hyper
 """A codec with its settings: how one matrix is stored."""
-SCALES, STREAM = "scales.", "stream"
+STREAM = "stream"
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,9 @@ def squeezed(encoded: Encoded, codec: VPTQ, scale_bits: int) -> Encoded:
         if stream.numel() < tensors["codes"].numel():
             del tensors["codes"]
             tensors[STREAM] = stream
-    scale_S = tensors["scales"]
-    if scale_bits < 16 and scale_S.numel() > 4:
-        coded = scale_codec(scale_bits).encode(scale_S.float().view(1, -1))
-        del tensors["scales"]
-        tensors |= {f"{SCALES}{name}": tensor for name, tensor in coded.tensors.items()}
+    scale_S = tensors.pop("scales")
+    tensors |= code_scales(scale_S, scale_bits)
+    if coded(scale_S.numel(), scale_bits):
         tensors["scales.bits"] = torch.tensor([scale_bits], dtype=torch.uint8)
     return replace(encoded, tensors=tensors)
 
@@ -88,15 +87,8 @@ def expanded(encoded: Encoded, codec: VPTQ) -> Encoded:
         if bits.dtype != torch.uint8 or bits.shape != (1,) or not 2 <= int(bits) <= 8:
             raise ValueError("the bits of the scales are missing or damaged")
         count = encoded.shape[0] if codec.scales == "row" else 1
-        stored = {name.removeprefix(SCALES): tensor for name, tensor in hyper.items()}
-        scale_1S = scale_codec(int(bits)).decode(Encoded("hyper", (1, count), stored))
-        tensors["scales"] = scale_1S.clamp(0, LARGEST).half()[0]
+        tensors["scales"] = decode_scales(hyper, count, int(bits))
     return replace(encoded, tensors=tensors)
-
-
-def scale_codec(bits: int) -> Hyper:
-    """Hyper-compression of scales: positive, of one size, in pairs around their mean."""
-    return Hyper(bits=bits, dimension=2, group=None, classes=1, centred=True, clip=False)
 
 
 def _codes(encoded: Encoded, codec: VPTQ) -> int:

@@ -21,12 +21,10 @@ import torch
 from phases.bitnet.lattice import LARGEST_SCALE, SMALLEST_STEP, Lattice, groups_of
 from phases.compression.codec import Encoded, check_matrix
 from phases.compression.entropy import decode_symbols, encode_symbols
-from phases.compression.hyper import Hyper
+from phases.compression.scales import SCALES, code_scales, coded, decode_scales
 
 BITNET = 0.5
 """The threshold of rounding to the nearest of −1, 0, 1."""
-SCALES = "scales."
-"""Before the names of what the scales are stored as."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +80,8 @@ class Ternary:
 
     def store(self, lattice: Lattice) -> Encoded:
         """A lattice of this group as it is stored: codes exactly, scales to `scale_bits`."""
-        tensors = {"codes": encode_symbols(lattice.codes_OI.cpu() + 1, 3)}
-        scale_OG = lattice.scale_OG.cpu()
-        if self._plain(scale_OG.numel()):
-            tensors["scales"] = scale_OG
-        else:
-            stored = self._hyper().encode(scale_OG.float().view(1, -1))
-            tensors |= {f"{SCALES}{name}": tensor for name, tensor in stored.tensors.items()}
+        codes = encode_symbols(lattice.codes_OI.cpu() + 1, 3)
+        tensors = {"codes": codes, **code_scales(lattice.scale_OG.cpu(), self.scale_bits)}
         return Encoded(self.name, tuple(lattice.codes_OI.shape), tensors)
 
     def decode(self, encoded: Encoded) -> torch.Tensor:
@@ -101,29 +94,21 @@ class Ternary:
             raise ValueError(f"{encoded.codec} of shape {encoded.shape}: a matrix of {self.name} is needed")
         rows, width = encoded.shape
         groups = (1, 1) if self.group is None else (rows, groups_of(width, self.group))
-        hyper = {n.removeprefix(SCALES): t for n, t in encoded.tensors.items() if n.startswith(SCALES)}
-        plain = self._plain(groups[0] * groups[1])
-        wrong = encoded.tensors.keys() ^ ({"codes"} | ({"scales"} if plain else {f"{SCALES}{n}" for n in hyper}))
+        hyper = {n: t for n, t in encoded.tensors.items() if n.startswith(SCALES)}
+        plain = not coded(groups[0] * groups[1], self.scale_bits)
+        wrong = encoded.tensors.keys() ^ ({"codes"} | ({"scales"} if plain else hyper.keys()))
         if wrong or plain == bool(hyper):
             raise ValueError(f"{', '.join(sorted(wrong)) or 'scales'} missing or left over")
         codes_OI = (decode_symbols(encoded.tensors["codes"], rows * width, 3) - 1).to(torch.int8).view(rows, width)
         if plain:
             scale_OG = encoded.tensors["scales"]
         else:
-            flat = self._hyper().decode(Encoded("hyper", (1, groups[0] * groups[1]), hyper))
-            scale_OG = flat.clamp(0, LARGEST_SCALE).half().view(groups)
+            scale_OG = decode_scales(hyper, groups[0] * groups[1], self.scale_bits).view(groups)
         if scale_OG.dtype != torch.float16 or tuple(scale_OG.shape) != groups:
             raise ValueError(f"scales {scale_OG.dtype} {tuple(scale_OG.shape)}: float16 {groups} is needed")
         if not torch.isfinite(scale_OG).all() or (scale_OG < 0).any():
             raise ValueError("a scale is negative or not finite")
         return Lattice(codes_OI, scale_OG, self.group)
-
-    def _plain(self, count: int) -> bool:
-        """Whether scales stay float16: side information of hyper-compression is 4 bytes and would not pay for few."""
-        return self.scale_bits == 16 or count <= 4
-
-    def _hyper(self) -> Hyper:
-        return Hyper(bits=self.scale_bits, dimension=2, group=None, classes=1, centred=True, clip=False)
 
 
 def _grouped(weight_OI: torch.Tensor, group: int | None) -> tuple[torch.Tensor, torch.Tensor]:

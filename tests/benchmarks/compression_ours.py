@@ -17,15 +17,13 @@ from phases.checkpoint import Checkpoint
 from phases.cognate.run import run as run_cognate
 from phases.compression.allocation import BudgetError
 from phases.compression.artefact import write_artefact
-from phases.compression.calibration import importances
 from phases.compression.config import CompressionConfig
 from phases.compression.hyper import Hyper
-from phases.compression.options import measure_options, vptq_settings
+from phases.compression.options import vptq_settings
 from phases.compression.press import Press
 from phases.compression.report import read_report
 from phases.compression.run import run as run_compression
 from phases.compression.seedlm import SeedLM
-from phases.compression.staging import Staging
 from phases.compression.stored import Coding, Stored
 from phases.compression.ternary import Ternary
 from phases.data.prepare import prepare_data
@@ -50,11 +48,7 @@ class Ours:
         self.parent, self.folder = parent, folder
         config = CompressionConfig.model_validate(read_report(checkpoint.path).config)
         self.codecs, self.press = config.codecs, Press(parent, data, config, folder, ignore_metrics)
-        press, seed = self.press, config.seed
-        self.seen = importances(press.model, press.calibration.streams)
-        self.table = measure_options(press.model, press.latent, self.seen, press.calibration, self.codecs, seed)
-        standing = press.standing
-        self.staging = Staging(press.model, self.table, standing, self.seen, press.latent, self.codecs, seed)
+        self.staging = self.press.staging()
 
     def alone(self) -> Iterator[tuple[Coding, str]]:
         """Codecs that carry all matrices."""
@@ -71,9 +65,9 @@ class Ours:
         """Every matrix under one codec."""
         if isinstance(codec, SeedLM | Hyper):
             for name in self.press.names:
-                if (name, codec) not in self.table.encoded:
-                    encoded = codec.encode(self.staging.parent[name], self.seen.get(name))
-                    self.table.encoded[name, codec] = encoded
+                if (name, codec) not in self.staging.table.encoded:
+                    encoded = codec.encode(self.staging.parent[name], self.staging.importances.get(name))
+                    self.staging.table.encoded[name, codec] = encoded
         return self._written(self.staging.store(dict.fromkeys(self.press.names, codec)))
 
     def mixed(self) -> Iterator[tuple[str, Small]]:

@@ -141,3 +141,13 @@ def family(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoi
         manifest = Manifest(f"cognate/{name}", metrics={"steps": steps, "tokens": steps * text.numel()})
         save_checkpoint(root / name, teach(model, steps, text, items, half), world.tokenizer, manifest)
     return save_family(root / "cognate", root / "trunk", {name: root / name for name in lessons})
+
+
+@pytest.fixture(scope="session")
+def parent(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A model that was taught nothing."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True, "max_position_embeddings": 512}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=world.vocabulary, num_key_value_heads=2, **sizes, **ends)).eval()
+    return save_checkpoint(tmp_path_factory.mktemp("p") / "parent", model, world.tokenizer, Manifest("own"))

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from evaluation.adas_measures import NAME, PARENT, RANDOM, UNIFORM, Field, design_controls, design_metrics
 from evaluation.adas_plots import archive_figures, gain_bars, pareto_plot
@@ -20,7 +18,7 @@ from phases.adas.config import AdasConfig
 from phases.adas.genome import Genome
 from phases.adas.playing import Played
 from phases.adas.run import run
-from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
+from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
 from phases.errors import CheckpointError
 
@@ -34,15 +32,6 @@ CONFIG = {
     "finalists": 1,
     "final_units": 2,
 }
-
-
-@pytest.fixture(scope="module")
-def parent(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ends = {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True, "max_position_embeddings": 512}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=world.vocabulary, num_key_value_heads=2, **sizes, **ends)).eval()
-    return save_checkpoint(tmp_path_factory.mktemp("p") / "parent", model, world.tokenizer, Manifest("own"))
 
 
 @pytest.fixture(scope="module")

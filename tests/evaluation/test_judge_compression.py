@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from evaluation.compression_measures import NAME, Kept, what_is_kept
 from evaluation.config import EvaluationConfig
 from evaluation.judge_compression import _against_untrained, judge
 from evaluation.judgement import Judgement
-from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
+from phases.checkpoint import Checkpoint
 from phases.compression.config import CompressionConfig
 from phases.compression.press import AGENT, CONTROL, UNTRAINED
 from phases.compression.report import REPORT
@@ -31,15 +29,6 @@ CONFIG = {
     "mix": {"text": 1.0, "reasoning": 0.0, "memory": 0.0, "copying": 0.0},
     "training": {"steps": 2, "batch_rows": 2, "precision": "fp32"},
 }
-
-
-@pytest.fixture(scope="module")
-def parent(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ends = {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True, "max_position_embeddings": 512}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=world.vocabulary, num_key_value_heads=2, **sizes, **ends)).eval()
-    return save_checkpoint(tmp_path_factory.mktemp("p") / "parent", model, world.tokenizer, Manifest("own"))
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +102,15 @@ def test_training_has_to_help_only_where_something_was_lost() -> None:
     assert _against_untrained(whole, whole, 0.95, 2.0).passed
     worse = _against_untrained(Kept({}, {}, (0.96, 0.01)), whole, 0.95, 2.0)
     assert not worse.passed and worse.name.startswith("no worse")
+
+
+def test_n_of_a_retention_counts_what_was_measured(judgement: Judgement, world: Dataset) -> None:
+    counts = {
+        name: judgement.metric(f"{NAME}/{name}_retention").n for name in ("text", "tasks") if _has(judgement, name)
+    }
+    assert counts["text"] == QUICK.blocks
+    assert judgement.metric(f"{NAME}/retention").n == sum(counts.values())
+
+
+def _has(judgement: Judgement, name: str) -> bool:
+    return any(metric.name == f"{NAME}/{name}_retention" for metric in judgement.metrics)
