@@ -68,6 +68,7 @@ def test_no_weights(tmp_path: Path) -> None:
 def test_the_machine_is_described() -> None:
     machine = describe_machine()
     assert machine["cpu"] and int(machine["cores"] or 0) >= 1 and float(machine["memory_gib"] or 0) > 0
+    assert 0.1 < float(machine["matmul_gflop_s"] or 0) < 1e5
 
 
 def test_peak_memory_is_the_processes_own_and_not_that_of_the_one_that_started_it() -> None:
