@@ -8,7 +8,6 @@ from pathlib import Path
 import psutil
 import torch
 
-
 MATMUL_SIZE, MATMUL_ROUNDS = 1024, 15
 
 
