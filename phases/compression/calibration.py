@@ -1,6 +1,6 @@
 """What a compressed model loses on held-out rows: its divergence from the parent, and answers that were right.
 
-    calibration = Calibration(parent_model, held_out(data, conversations, rows=16))
+    calibration = Calibration(parent_model, held_out(data, lessons, rows=16))
     calibration.divergence(model), calibration.standing(model)
 
 Rows are of the validation split: text, tasks, and for an agent its conversations. The divergence KL(parent ‖ ours) is
@@ -11,7 +11,7 @@ it is what greedy decoding writes. Of text every token is an answer.
 Shapes: B rows, T positions, N tokens that count, D hidden, I inputs of a layer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from phases.baking.rows import Encoded, pack_conversations
+from phases.baking.rows import pack_conversations
 from phases.bitnet.distil import distillation_loss
+from phases.compression.lessons import Lessons
 from phases.dataset import Dataset
 
 CONVERSATIONS, TEXT = "conversations", "text"
@@ -47,7 +48,7 @@ class HeldOut:
     """Whether neighbours that count are one answer."""
 
 
-def held_out(data: Dataset, conversations: Sequence[Encoded], rows: int, pad: int) -> dict[str, HeldOut]:
+def held_out(data: Dataset, lessons: Lessons, rows: int, pad: int) -> dict[str, HeldOut]:
     """The first `rows` rows of every stream of the validation split, and of conversations as many."""
     found = {}
     for stream in data.streams("validation"):
@@ -55,8 +56,8 @@ def held_out(data: Dataset, conversations: Sequence[Encoded], rows: int, pad: in
         mask = torch.from_numpy(data.mask("validation", stream)[:rows].astype(np.int64))[:, 1:]
         if len(tokens) and bool((mask == ANSWER).any()):
             found[stream] = HeldOut(tokens, mask == ANSWER, stream != TEXT)
-    if conversations:
-        packed = pack_conversations(conversations, data.block_tokens, pad, "compression.calibration")
+    if lessons.held_out:
+        packed = pack_conversations(lessons.held_out, lessons.row_tokens, pad, "compression")
         tokens = torch.from_numpy(packed.tokens_NT[:rows])
         found[CONVERSATIONS] = HeldOut(tokens, torch.from_numpy(packed.weight_NT[:rows] > 0), True)
     return found

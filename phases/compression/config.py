@@ -69,6 +69,8 @@ class CompressionConfig(PhaseConfig):
     """Share of the rows that are an agent's conversations."""
     lessons: int = Field(400, ge=1)
     """Training conversations of each domain at most."""
+    row_tokens: int | None = Field(None, ge=32)
+    """Tokens of a row of conversations; empty: as the data's rows."""
     on_fail: Literal["stop", "rollback", "retry"] = "rollback"
     """A failed gate: stop the run, roll back to the parent and go on, or retry once with the next seed."""
 

@@ -29,18 +29,21 @@ class Lessons:
     train: tuple[Encoded, ...]
     held_out: tuple[Encoded, ...]
     """Of the validation split, one of each domain in turn."""
+    row_tokens: int
+    """Of a row of them."""
 
 
 def open_lessons(parent: Checkpoint, data: Dataset, config: CompressionConfig) -> Lessons:
     """Make them anew, always the same."""
+    length = config.row_tokens or data.block_tokens
     if not (parent.path / SETTINGS).is_file():
-        return Lessons((), ())
+        return Lessons((), (), length)
     with open_course(parent, data, ("validation",), config.lessons) as course:
         train = encode_domains(parent, course.lessons)
         kinds = [name for name in course.trials["validation"] if name not in {*ITEMS, LEFT_OUT}]
         solved = {name: [trial.solved for trial in course.trials["validation"][name]] for name in kinds}
         held_out = encode_domains(parent, solved)
-    return Lessons(tuple(one for every in train.values() for one in every), _in_turn(list(held_out.values())))
+    return Lessons(tuple(one for every in train.values() for one in every), _in_turn(list(held_out.values())), length)
 
 
 def training_rows(lessons: Lessons, data: Dataset, config: CompressionConfig) -> RowSource:
@@ -50,7 +53,7 @@ def training_rows(lessons: Lessons, data: Dataset, config: CompressionConfig) ->
         return Mixture(data, mix, config.seed + _MIXED, prompt_weight)
     pad = int(data.tokenizer.eos_token_id)
     order = np.random.default_rng([config.seed, _MIXED]).permutation(len(lessons.train))
-    packed = pack_conversations([lessons.train[i] for i in order], data.block_tokens, pad, "compression.lessons")
+    packed = pack_conversations([lessons.train[i] for i in order], lessons.row_tokens, pad, "compression")
     rehearsal = open_rehearsal(data, mix, config.seed, prompt_weight)
     return BakingRows(packed, rehearsal, 1 - config.conversations, config.seed, pad)
 

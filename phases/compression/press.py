@@ -79,7 +79,7 @@ class Press:
 
     def _calibration(self, rows: int) -> Calibration:
         pad = int(self.parent.tokenizer().eos_token_id)
-        return Calibration(self.model, held_out(self.data, self.lessons.held_out, rows, pad))
+        return Calibration(self.model, held_out(self.data, self.lessons, rows, pad))
 
     def staging(self) -> Staging:
         """The parent with all its options measured; options on few rows, whole models on more."""

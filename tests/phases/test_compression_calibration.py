@@ -6,12 +6,13 @@ import torch
 from transformers import LlamaForCausalLM
 
 from phases.compression.calibration import Calibration, HeldOut, held_out, importances, retention
+from phases.compression.lessons import Lessons
 from phases.dataset import Dataset
 
 
 @pytest.fixture
 def streams(tiny_data: Dataset) -> dict[str, HeldOut]:
-    return held_out(tiny_data, (), 3, 0)
+    return held_out(tiny_data, Lessons((), (), 32), 3, 0)
 
 
 def test_rows_are_of_the_validation_split_and_say_what_counts(tiny_data: Dataset, streams: dict[str, HeldOut]) -> None:

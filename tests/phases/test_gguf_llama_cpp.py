@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -28,16 +29,20 @@ from transformers import (
 
 from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
+from phases.bitnet.tensors import ternary_names
+from phases.compression.artefact import gguf_parts, write_artefact
+from phases.compression.stored import Coding, Stored
+from phases.compression.ternary import Ternary
+from phases.compression.vptq import VPTQ
 from phases.data.tokenizer import train_tokenizer
 from phases.packed.gguf_export import export_gguf
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
-SEQUENCES, LENGTH = 20, 50
-"""1,000 positions."""
+SEQUENCES, LENGTH = 20, 50  # 1,000 positions
 VOCABULARY = 512
-USED = 200
-"""Tokens of the toy."""
+USED = 200  # tokens of the toy
+BOOK = VPTQ(vector=2, codebook_size=256)
 WORKER = """
 import json, sys
 import numpy as np
@@ -161,8 +166,34 @@ def test_the_same_greedy_tokens(
         assert report.types["blk.0.attn_q.weight"] == report.types["blk.1.ffn_down.weight"] == name
         found_BT = torch.tensor(ask_llama(llama_python, report.path, tokens_BT.tolist())["argmax"])
         agreement = (found_BT == expected_BT).float().mean().item()
-        print(f"{kind} {name} group {quantisation.group}: {agreement:.1%} of {found_BT.numel():,}, {right:.1%} right")
         assert found_BT.numel() == 1000 and agreement >= 0.95, f"{name}: {agreement:.1%}"
+
+
+def test_a_compressed_agent_says_the_same_greedy_tokens(tmp_path: Path, llama_python: str, write_ternary: Any) -> None:
+    """Ternary layers; one layer and the embedding by codebook. Codes cost the model a little, the file nothing."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128}
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True}
+    quantised = Quantised(LlamaForCausalLM(LlamaConfig(**sizes, **heads, **ends)), Quantisation(group=128))
+    teach(quantised, steps=350)
+    source = write_ternary(quantised, tmp_path / "model", tokenizer())
+    weights, names = source.tensors(), ternary_names(source.model())
+    codecs: dict[str, Coding] = {name: Ternary(0.5, 128, 16) for name in names[1:]}
+    codecs |= {names[0]: BOOK, "model.embed_tokens.weight": BOOK}
+    shared = BOOK.encode_together({name: weights[name] for name, codec in codecs.items() if codec is BOOK})
+    ternary = {name: codec.encode(weights[name]) for name, codec in codecs.items() if isinstance(codec, Ternary)}
+    plain = {name: weight.half() for name, weight in weights.items() if name not in codecs}
+    stored = Stored(codecs, ternary | dict(shared.matrices), {BOOK: shared.codebook_RKV}, plain)
+    agent = write_artefact(source, stored, tmp_path / "agent", activations=False)
+    tokens_BT = sequences(SEQUENCES, LENGTH, torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected_BT = agent.model()(input_ids=tokens_BT).logits.argmax(-1)
+    right = (expected_BT[:, 1:-1] == tokens_BT[:, 2:]).float().mean().item()
+    report = export_gguf(agent, tmp_path / "agent.gguf", "auto", gguf_parts(agent.path))
+    found_BT = torch.tensor(ask_llama(llama_python, report.path, tokens_BT.tolist())["argmax"])
+    agreement = (found_BT == expected_BT).float().mean().item()
+    assert right > 0.5 and agreement >= 0.95, f"{agreement:.1%} of the tokens as ours, {right:.1%} right"
 
 
 def strings(count: int) -> list[str]:

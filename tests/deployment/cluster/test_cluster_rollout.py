@@ -1,0 +1,156 @@
+"""Rollouts against the API server's stand-in: checked first, applied, watched, taken back."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployment.cluster.connection import connect
+from deployment.cluster.rollout import Applied, roll_out
+from phases.errors import InputError
+
+SERVICE: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "qwen"},
+    "spec": {"selector": {"app": "qwen"}, "ports": [{"port": 8000}]},
+}
+
+
+def deployment(replicas: int = 2, image: str = "vllm/vllm-openai:v0.22.0") -> dict[str, Any]:
+    pod = {"containers": [{"name": "engine", "image": image}]}
+    template = {"metadata": {"labels": {"app": "qwen"}}, "spec": pod}
+    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": "qwen"}}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "qwen"}, "spec": spec}
+
+
+def run(api_server: Any, manifests: list[dict[str, Any]], **options: Any) -> list[Applied]:
+    with connect(api_server.kubeconfig) as cluster:
+        assert cluster.namespace == "models"
+        return roll_out(cluster, manifests, **{"timeout_s": 20, **options})
+
+
+def test_new_objects_are_dry_run_then_applied_then_watched(api_server: Any) -> None:
+    said: list[str] = []
+    api_server.delay = 0.7
+    done = run(api_server, [deployment(), SERVICE], say=said.append)
+    assert [(one.object, one.action) for one in done] == [("Deployment/qwen", "created"), ("Service/qwen", "created")]
+    patches = [ask for ask in api_server.asked if ask[0] == "PATCH"]
+    assert patches == [("PATCH", k, dry) for dry in (True, False) for k in ("Deployment", "Service")]
+    assert ("WATCH", "Deployment", False) in api_server.asked
+    assert "Deployment/qwen is ready" in said
+
+
+def test_dry_run_stores_nothing(api_server: Any) -> None:
+    assert {one.action for one in run(api_server, [deployment(), SERVICE], dry_run=True)} == {"checked"}
+    assert api_server.objects == {}
+
+
+def test_unknown_field_is_refused_by_the_server_before_anything_is_stored(api_server: Any) -> None:
+    wrong = deployment()
+    wrong["spec"]["template"]["spec"]["containers"][0]["gpu"] = 1
+    with pytest.raises(InputError, match="cannot check Deployment/qwen: 400 .*unknown field 'gpu'"):
+        run(api_server, [SERVICE, wrong])
+    assert api_server.objects == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [(403, "ask for that right"), (422, "mend the field"), (409, "--force"), (500, "try again")]
+)
+def test_a_refusal_is_one_line_without_secrets(api_server: Any, code: int, advice: str) -> None:
+    api_server.faults["PATCH", "Deployment", True] = (code, "no,\n  not that")
+    with pytest.raises(InputError, match=advice) as caught:
+        run(api_server, [deployment()])
+    assert f"{code} no, not that" in str(caught.value)
+    assert "token" not in str(caught.value).lower() and "\n" not in str(caught.value)
+
+
+def test_refused_half_way_new_objects_are_deleted(api_server: Any) -> None:
+    api_server.faults["PATCH", "Deployment", False] = (403, "quota")
+    with pytest.raises(InputError, match="403 quota.*everything is again as it was"):
+        run(api_server, [SERVICE, deployment()])
+    assert api_server.objects == {}
+
+
+@pytest.mark.parametrize(("fate", "reason"), [("never", "not ready after 1 s"), ("failed", "failed: no image of that")])
+def test_not_ready_puts_back_what_was_there(api_server: Any, fate: str, reason: str) -> None:
+    run(api_server, [deployment(image="old")])
+    before = copy.deepcopy(api_server.objects["Deployment", "qwen"])
+    api_server.fate = fate
+    said: list[str] = []
+    with pytest.raises(InputError, match=reason):
+        run(api_server, [SERVICE, deployment(image="new", replicas=5)], timeout_s=1, say=said.append)
+    after = api_server.objects["Deployment", "qwen"]
+    assert after["spec"] == before["spec"]
+    assert ("Service", "qwen") not in api_server.objects
+    assert said[-2:] == ["Deployment/qwen put back", "Service/qwen deleted"]
+
+
+def test_what_cannot_be_undone_is_said(api_server: Any) -> None:
+    api_server.fate = "failed"
+    api_server.faults["DELETE", "Deployment", False] = (403, "not you")
+    with pytest.raises(InputError, match="could not be undone: cannot delete Deployment/qwen: 403 not you"):
+        run(api_server, [deployment()])
+
+
+def test_ctrl_c_takes_back(api_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deployment.cluster.rollout._wait", press)
+    with pytest.raises(KeyboardInterrupt):
+        run(api_server, [deployment(), SERVICE])
+    assert api_server.objects == {}
+
+
+def test_a_cluster_without_the_kind(api_server: Any) -> None:
+    scaled = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "qwen"}, "spec": {}}
+    with pytest.raises(InputError, match="does not know ScaledObject .*install its operator"):
+        run(api_server, [scaled])
+
+
+def test_nobody_answers(api_server: Any, tmp_path: Path) -> None:
+    text = api_server.kubeconfig.read_text().replace(api_server.url, "http://127.0.0.1:9")
+    (tmp_path / "other").write_text(text)
+    with (
+        pytest.raises(InputError, match="no answer from the cluster .NewConnectionError"),
+        connect(tmp_path / "other") as cluster,
+    ):
+        roll_out(cluster, [SERVICE])
+
+
+def test_wrong_token_and_wrong_context(api_server: Any, tmp_path: Path) -> None:
+    text = api_server.kubeconfig.read_text().replace("token-that-nobody-may-see", "expired-secret")
+    (tmp_path / "other").write_text(text)
+    with (
+        pytest.raises(InputError, match="401 Unauthorized; log in again") as caught,
+        connect(tmp_path / "other") as one,
+    ):
+        roll_out(one, [SERVICE])
+    assert "expired-secret" not in str(caught.value)
+    with pytest.raises(InputError, match="no cluster: .*staging"), connect(api_server.kubeconfig, "staging"):
+        pass
+    with pytest.raises(InputError, match="no cluster: "), connect(tmp_path / "absent"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("manifests", "message"),
+    [
+        ([], "nothing to apply"),
+        ([{"kind": "Deployment"}], "needs apiVersion and metadata.name"),
+        ([{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}}], "use kubectl for the rest"),
+        (
+            [
+                {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"}},
+                {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "x"}},
+            ],
+            "apply one of the two",
+        ),
+    ],
+)
+def test_what_is_never_sent(api_server: Any, manifests: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run(api_server, manifests)
+    assert api_server.asked == []
