@@ -39,8 +39,7 @@ from phases.packed.gguf_export import export_gguf
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
-SEQUENCES, LENGTH = 20, 50  # 1,000 positions
-VOCABULARY = 512
+SEQUENCES, LENGTH, VOCABULARY = 20, 50, 512  # 1,000 positions
 USED = 200  # tokens of the toy
 BOOK = VPTQ(vector=2, codebook_size=256)
 WORKER = """
@@ -181,7 +180,7 @@ def test_a_compressed_agent_says_the_same_greedy_tokens(tmp_path: Path, llama_py
     weights, names = source.tensors(), ternary_names(source.model())
     codecs: dict[str, Coding] = {name: Ternary(0.5, 128, 16) for name in names[1:]}
     codecs |= {names[0]: BOOK, "model.embed_tokens.weight": BOOK}
-    shared = BOOK.encode_together({name: weights[name] for name, codec in codecs.items() if codec is BOOK})
+    shared = BOOK.encode_together({name: weights[name] for name in codecs if codecs[name] is BOOK})
     ternary = {name: codec.encode(weights[name]) for name, codec in codecs.items() if isinstance(codec, Ternary)}
     plain = {name: weight.half() for name, weight in weights.items() if name not in codecs}
     stored = Stored(codecs, ternary | dict(shared.matrices), {BOOK: shared.codebook_RKV}, plain)
@@ -190,8 +189,8 @@ def test_a_compressed_agent_says_the_same_greedy_tokens(tmp_path: Path, llama_py
     with torch.no_grad():
         expected_BT = agent.model()(input_ids=tokens_BT).logits.argmax(-1)
     right = (expected_BT[:, 1:-1] == tokens_BT[:, 2:]).float().mean().item()
-    report = export_gguf(agent, tmp_path / "agent.gguf", "auto", gguf_parts(agent.path))
-    found_BT = torch.tensor(ask_llama(llama_python, report.path, tokens_BT.tolist())["argmax"])
+    path = export_gguf(agent, tmp_path / "agent.gguf", "auto", gguf_parts(agent.path)).path
+    found_BT = torch.tensor(ask_llama(llama_python, path, tokens_BT.tolist())["argmax"])
     agreement = (found_BT == expected_BT).float().mean().item()
     assert right > 0.5 and agreement >= 0.95, f"{agreement:.1%} of the tokens as ours, {right:.1%} right"
 
