@@ -11,6 +11,9 @@
     forge report checkpoints/laptop --json
     forge phases
     forge promote forge-agent --version 3
+    forge recommend --use-case chat --users 500
+    forge models show Qwen/Qwen3-8B
+    forge deploy plan --dry-run
     forge doctor
 
 Results go to stdout, progress to stderr. Exit codes: 0 done, 1 a gate failed, 2 the user's input, 130 stopped by
@@ -27,6 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from flows import deploy_commands, models_commands, outcome_commands, recommend_commands, triage_commands
 from flows.quiet import settle_environment, show_choices
 from phases.errors import ForgeError
 
@@ -123,11 +127,30 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--out", type=Path, help="folder of all runs (default: checkpoints)")
     doctor.add_argument("--online", action="store_true", help="also ask the hub")
     doctor.add_argument("--deep", action="store_true", help="also hash every checkpoint")
+    _add_deployment(commands)
     up = _command(commands, "up", "start Prefect, MLflow and a worker on this machine, until Ctrl-C")
     up.add_argument("--port", type=int, default=4200, help="of Prefect's pages (default: 4200)")
     up.add_argument("--mlflow-port", type=int, default=5000, help="of MLflow's pages (default: 5000)")
     up.add_argument("--notify", metavar="URL", help="webhook for failed runs and gates (default: $FORGE_WEBHOOK_URL)")
     return top
+
+
+def _add_deployment(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """From the model to the cluster. What the options are stands beside what they do."""
+    text = "what to rent for a model and how to serve on it, why, and why not else"
+    recommend_commands.add_arguments(_command(commands, "recommend", text, "flows.recommend_commands"))
+    text = "the atlas of open models: list, show, add; validate the physics"
+    models_commands.add_arguments(_command(commands, "models", text, "flows.models_commands"))
+    text = "bring a plan to a Kubernetes cluster, or put everything back"
+    deploy_commands.add_arguments(_command(commands, "deploy", text, "flows.deploy_commands"))
+    text = "a stand-in for a planned deployment, without a GPU, for load tests"
+    deploy_commands.add_simulate_arguments(_command(commands, "simulate", text, "flows.deploy_commands"))
+    text = "correct the predictions by what a load test measured"
+    outcome_commands.add_calibrate_arguments(_command(commands, "calibrate", text, "flows.outcome_commands"))
+    text = "predicted beside observed, and what has drifted"
+    outcome_commands.add_outcome_arguments(_command(commands, "outcomes", text, "flows.outcome_commands"))
+    text = "prompt, retrieve, fine-tune, distil, merge or forge: ranked, with reasons and costs"
+    triage_commands.add_arguments(_command(commands, "triage", text, "flows.triage_commands"))
 
 
 def _command(

@@ -34,6 +34,7 @@ from flows.parameters import ForgeConfig, Runner
 from flows.pools import with_pool
 from flows.progress import Progress
 from flows.promotion import promote_task, register_task
+from flows.recommend_flow import recommend_task
 from flows.registry import Version
 from flows.reuse import borrow
 from flows.run_directory import open_run, started
@@ -45,7 +46,7 @@ from flows.tracking import Tracker, track
 from phases.checkpoint import Checkpoint, open_checkpoint
 from phases.data.prepare import prepare_data
 from phases.dataset import Dataset, open_dataset
-from phases.errors import GateFailed
+from phases.errors import ForgeError, GateFailed
 from phases.phase import MetricsCallback
 
 
@@ -194,12 +195,26 @@ def report_task(
     seconds = time.monotonic() - began + sum(outcome.seconds or 0.0 for outcome in outcomes if outcome.reused)
     report = summarise(config, started(folder), seconds, data, outcomes, agent)
     write_report(folder, report)
+    if agent is not None and config.plan.enabled:
+        report = with_plan(report, config, folder, tracker)
     size_plot(report).savefig(folder / "size-and-quality.png", dpi=120)
     markdown = render_markdown(report)
     tracker.report(markdown)
     create_markdown_artifact(markdown, key="report", description=f"Run {config.run}")
     if tracker.link:
         create_link_artifact(tracker.link, key="mlflow", description="The run in MLflow")
+    return report
+
+
+def with_plan(report: Report, config: ForgeConfig, folder: Path, tracker: Tracker) -> Report:
+    """The report with what to rent for its agent; a plan that cannot be made costs the run nothing."""
+    try:
+        planned = recommend_task(config.plan.request, folder / "plan", folder, tracker)
+    except ForgeError as error:
+        say(f"recommend: {error}")
+        return report
+    report = report.model_copy(update={"recommendation": planned.summary})
+    write_report(folder, report)
     return report
 
 

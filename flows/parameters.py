@@ -19,6 +19,7 @@ import configs
 from evaluation.config import EvaluationConfig
 from flows.approval_config import ApprovalConfig
 from flows.chain import CHAIN, PhaseName, check_order
+from flows.plan_config import PlanConfig
 from phases.adas.config import AdasConfig
 from phases.baking.config import BakingConfig
 from phases.bitnet.config import BitnetConfig
@@ -90,6 +91,8 @@ class ForgeConfig(StrictModel):
     """Phase 8: the smallest form that keeps what the agent can do."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How phases are judged."""
+    plan: PlanConfig = PlanConfig()
+    """What a deployment of the agent is planned for when the run has passed."""
 
     @field_validator("chain")
     @classmethod

@@ -174,10 +174,14 @@ def tiny_file(tiny_values: dict[str, Any], tmp_path_factory: pytest.TempPathFact
     return path
 
 
+SHORT = ["cognate", "evomerge", "bitnet"]
+"""Enough for what is about runs and not about phases: one makes siblings, one is rolled back, one passes after it."""
+
+
 @pytest.fixture
 def settings(tiny_file: Path) -> list[str]:
-    """`--config FILE` of the tiny run `t`."""
-    return ["--config", str(tiny_file)]
+    """Of the tiny run `t`, for the command line."""
+    return ["--config", str(tiny_file), "--set", f"chain={SHORT}"]
 
 
 def measured_gate(name: str, largest: float) -> Judge:
@@ -217,11 +221,22 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def original(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> ForgeConfig:
-    """A finished run that tests only look at."""
+    """A finished run of every phase that tests only look at."""
+    return finished(load_config(file=tiny_file), tmp_path_factory.mktemp("original") / "runs")
+
+
+@pytest.fixture(scope="session")
+def short(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> ForgeConfig:
+    """A finished run of a few phases that tests copy."""
+    config = load_config(file=tiny_file, sets=[f"chain={SHORT}"])
+    return finished(config, tmp_path_factory.mktemp("short") / "runs")
+
+
+def finished(config: ForgeConfig, out: Path) -> ForgeConfig:
+    """The config of a run that was made in `out`."""
     from flows.forge_flow import forge
 
-    out = tmp_path_factory.mktemp("original") / "runs"
-    config = load_config(file=tiny_file).model_copy(update={"out": out})
+    config = config.model_copy(update={"out": out})
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setattr(summary, "measure_latency", quick_latency)
@@ -237,23 +252,23 @@ def done(original: ForgeConfig) -> Report:
 
 
 @pytest.fixture
-def copy(original: ForgeConfig, tmp_path: Path, lenient: None) -> ForgeConfig:
-    """The finished run in another place, to be tampered with."""
-    shutil.copytree(original.out, tmp_path / "runs")
-    return original.model_copy(update={"out": tmp_path / "runs"})
+def copy(short: ForgeConfig, tmp_path: Path, lenient: None) -> ForgeConfig:
+    """The finished short run in another place, to be tampered with."""
+    shutil.copytree(short.out, tmp_path / "runs")
+    return short.model_copy(update={"out": tmp_path / "runs"})
 
 
 @pytest.fixture
-def runs(original: ForgeConfig, tmp_path: Path) -> Path:
+def runs(short: ForgeConfig, tmp_path: Path) -> Path:
     """A fresh folder of runs; its tracking database is a copy, because making one takes seconds."""
     out = tmp_path / "runs"
     out.mkdir()
-    for path in original.out.glob("mlflow.db*"):
+    for path in short.out.glob("mlflow.db*"):
         shutil.copy(path, out)
     return out
 
 
 @pytest.fixture
 def tiny(tiny_file: Path, runs: Path) -> ForgeConfig:
-    """The config of a tiny run called `t` in a fresh folder."""
-    return load_config(file=tiny_file).model_copy(update={"out": runs})
+    """The config of a short run called `t` in a fresh folder."""
+    return load_config(file=tiny_file, sets=[f"chain={SHORT}"]).model_copy(update={"out": runs})

@@ -77,11 +77,11 @@ def test_vocabulary_larger_than_the_data(settings: list[str], runs: Path, capsys
 
 
 def test_folders_that_cannot_be_used(
-    original: ForgeConfig, settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    short: ForgeConfig, settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "a part of this path is a file" in refused(["run", *settings, "--out", settings[1]], capsys)
     assert "/proc/t: the file system is read-only" in refused(["run", *settings, "--out", "/proc"], capsys)
-    taken = ["run", *settings, "--out", str(original.out), "--set", "seed=3"]
+    taken = ["run", *settings, "--out", str(short.out), "--set", "seed=3"]
     assert "taken by another config (differing: adas.seed, baking.seed, bitnet.seed, cognate.seed" in refused(
         taken, capsys
     )

@@ -10,6 +10,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.importtools import import_object
 
 from flows.parameters import SEEDED, ForgeConfig, flatten, load_config
+from flows.recommend_flow import RecommendConfig
 from flows.site import POOL
 
 DEPLOYMENTS = yaml.safe_load((Path(__file__).resolve().parents[2] / "prefect.yaml").read_text())["deployments"]
@@ -63,9 +64,15 @@ def test_nightly_run_is_smoke_with_a_day_in_its_name() -> None:
     assert nightly["schedules"] == [{"cron": "0 2 * * *", "timezone": "UTC", "slug": "nightly"}]
 
 
+def test_what_is_planned_is_what_the_request_says() -> None:
+    config = RecommendConfig.parse(named("recommend")["parameters"]["config"], "recommend")
+    assert config == RecommendConfig() and config.request.traffic.users == 100
+
+
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_every_deployment(deployment: dict[str, Any]) -> None:
-    assert "/" not in deployment["entrypoint"] and import_object(deployment["entrypoint"]).name == "forge"
+    flow = "recommend" if deployment["name"] == "recommend" else "forge"
+    assert "/" not in deployment["entrypoint"] and import_object(deployment["entrypoint"]).name == flow
     assert deployment["description"] and deployment["tags"][0] == "forge"
     assert deployment["work_pool"]["name"] == POOL
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
@@ -75,7 +82,9 @@ def objects(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from schema["definitions"].items()
 
 
-def test_every_setting_is_described(schema: dict[str, Any]) -> None:
+@pytest.mark.parametrize("flow", ["forge_flow.forge", "recommend_flow.recommend"])
+def test_every_setting_is_described(flow: str) -> None:
+    schema = parameter_schema(import_object(f"flows.{flow}")).model_dump()
     silent = [
         f"{name}.{key}"
         for name, definition in objects(schema)

@@ -1,4 +1,4 @@
-"""A Qwen- and a Mistral-style model of one's own, briefly trained, through all phases, each on what the one before made.
+"""Qwen- and Mistral-style models, briefly trained, through all phases, each on what the one before made.
 
 A run keeps the parent where a gate fails, and a model of three steps fails most; here every phase's result goes on.
 """

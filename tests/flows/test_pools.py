@@ -117,9 +117,10 @@ def test_error_of_a_job_reaches_the_caller(runner: Runner) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("runner", ["processes", "dask", "ray"])
-def test_runner_does_not_change_the_merge(runner: Runner, done: Report, copy: ForgeConfig) -> None:
+def test_runner_does_not_change_the_merge(runner: Runner, copy: ForgeConfig) -> None:
     from flows.forge_flow import forge
 
+    done = read_report(copy.folder)
     shutil.rmtree(copy.folder / "evomerge")
     forge(copy.model_copy(update={"runner": runner}))
     after = read_report(copy.folder)

@@ -93,13 +93,13 @@ class Servers:
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
-    def deployment(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.call("GET", f"/deployments/name/forge/{name}")
+    def deployment(self, name: str, flow: str = "forge") -> dict[str, Any]:
+        found: dict[str, Any] = self.call("GET", f"/deployments/name/{flow}/{name}")
         return found
 
-    def create(self, deployment: str, **changes: Any) -> str:
+    def create(self, deployment: str, flow: str = "forge", **changes: Any) -> str:
         """Start a run as the UI does, with these settings of the config changed."""
-        found = self.deployment(deployment)
+        found = self.deployment(deployment, flow)
         body = {"parameters": {"config": {**found["parameters"]["config"], **changes}}, "state": {"type": "SCHEDULED"}}
         return str(self.call("POST", f"/deployments/{found['id']}/create_flow_run", body)["id"])
 

@@ -53,7 +53,16 @@ def test_deploying_again_changes_nothing(servers: Any) -> None:
     done = subprocess.run(command, cwd=servers.project, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [servers.deployment(name)["id"] for name in names] == before
-    assert len(servers.call("POST", "/deployments/filter", {})) == len(names)
+    assert len(servers.call("POST", "/deployments/filter", {})) == len(names) + 1  # the planner's
+
+
+def test_a_plan_is_made_by_its_deployment(servers: Any) -> None:
+    request = {"models": ["Qwen/Qwen3-8B"], "accelerators": ["l40s", "h100-sxm"], "traffic": {"users": 50}}
+    run = servers.create("recommend", "recommend", name="page", request=request)
+    assert servers.wait(run)["state_name"] == "Completed"
+    shown = artifacts(servers, run)
+    assert "Qwen/Qwen3-8B" in shown["candidates"]["data"] and "## What" in shown["recommendation"]["data"]
+    assert (servers.project / "checkpoints" / "page" / "kserve").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What was measured after a deployment: kept, compared with what was predicted, and handed to the calibration."""

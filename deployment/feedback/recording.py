@@ -1,0 +1,139 @@
+"""Record what was measured of a deployment: kept as an outcome, and handed to the calibration for the next prediction.
+
+    record(OutcomeStore(), model, accelerator, Serving(tp=2), Load(1024, 256, rate=2.0), ttft=0.21, tpot=0.031)
+
+The outcome holds what was predicted then, corrections included, so that drift shows whether they still help. The
+correction itself is `deployment.physics.calibration`'s: it compares with the uncorrected physics, and shrinks.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployment.feedback.outcome import Outcome
+from deployment.feedback.store import OutcomeStore
+from deployment.hardware import Accelerator
+from deployment.model import Model
+from deployment.serving import Load, Serving
+
+if TYPE_CHECKING:
+    from deployment.physics.calibration_formats import Run
+
+
+def record(
+    store: OutcomeStore,
+    model: Model,
+    accelerator: Accelerator,
+    serving: Serving,
+    load: Load,
+    *,
+    ttft: float,
+    tpot: float,
+    cost: float | None = None,
+    price_per_hour: float | None = None,
+    observed_at: datetime | None = None,
+    source: str = "",
+    calibration: Path | None = None,
+) -> Outcome:
+    """Mean seconds `ttft` and `tpot` that were observed under this load; `cost` per million output tokens.
+
+    `price_per_hour` is one accelerator's; with it the cost is predicted. `calibration`: the file of observations,
+    by default the one that `estimate` reads. Raises InputError for a load that the physics says cannot be served, and
+    ConfigError for figures that cannot be; nothing is kept then.
+    """
+    from deployment.physics.calibration import observe
+    from deployment.physics.calibration_formats import Run
+    from deployment.physics.calibration_store import keep
+
+    run = Run(load, ttft, tpot, model.name)
+    outcome = _outcome(run, model, accelerator, serving, cost, price_per_hour, observed_at, source, calibration)
+    observation = observe(run, model, accelerator, serving)
+    store.add(outcome)
+    keep([observation], calibration)
+    return outcome
+
+
+def record_results(
+    store: OutcomeStore,
+    results: Path,
+    model: Model,
+    accelerator: Accelerator,
+    serving: Serving,
+    *,
+    price_per_hour: float | None = None,
+    calibration: Path | None = None,
+) -> dict[str, Any]:
+    """Every load of a load test's results as an outcome, and the correction that follows; `calibrate`'s report.
+
+    Raises InputError as `calibrate` does; nothing is kept then.
+    """
+    from deployment.physics.calibration import calibrate
+    from deployment.physics.calibration_formats import read_runs
+
+    outcomes = [
+        _outcome(run, model, accelerator, serving, None, price_per_hour, None, str(results), calibration)
+        for run in read_runs(results)
+    ]
+    store.systems()  # a store that cannot be used is known before a correction is kept
+    report = calibrate(results, model, accelerator, serving, calibration)
+    store.add(*outcomes)
+    return report
+
+
+def _outcome(
+    run: "Run",
+    model: Model,
+    accelerator: Accelerator,
+    serving: Serving,
+    cost: float | None,
+    price_per_hour: float | None,
+    observed_at: datetime | None,
+    source: str,
+    calibration: Path | None,
+) -> Outcome:
+    """What was observed beside what is predicted now."""
+    load = run.load
+    return Outcome.parse(
+        {
+            "model": model.name,
+            "accelerator": accelerator.name,
+            "engine": serving.engine,
+            "version": serving.version,
+            "precision": serving.precision,
+            "tp": serving.tp,
+            "prompt_tokens": load.prompt_tokens,
+            "output_tokens": load.output_tokens,
+            "concurrency": load.concurrency,
+            "rate": load.rate,
+            **_predicted(model, accelerator, serving, load, price_per_hour, calibration),
+            "observed_ttft": run.ttft,
+            "observed_tpot": run.tpot,
+            "observed_cost": cost,
+            **({} if observed_at is None else {"observed_at": observed_at}),
+            "source": source,
+        },
+        "outcome",
+    )
+
+
+def _predicted(
+    model: Model,
+    accelerator: Accelerator,
+    serving: Serving,
+    load: Load,
+    price_per_hour: float | None,
+    calibration: Path | None,
+) -> dict[str, float | None]:
+    """What is predicted at this moment, with the corrections known so far."""
+    from deployment.physics.calibration_store import correction, observations
+    from deployment.physics.estimate import prepare
+    from deployment.physics.requests import check_load
+
+    check_load(load, model, serving)
+    known = correction(model.name, accelerator.name, serving.engine, observations(calibration))
+    ready = prepare(model, accelerator, serving, load.prompt_tokens, load.output_tokens, corrected=known)
+    figures = ready.at(load)
+    cost = None
+    if price_per_hour is not None:
+        cost = serving.accelerators * price_per_hour / (figures.throughput.value * 3600) * 1e6
+    return {"predicted_ttft": figures.ttft.value, "predicted_tpot": figures.tpot.value, "predicted_cost": cost}

@@ -1,0 +1,134 @@
+"""Where outcomes are kept: a SQL database, sqlite in a file by default, PostgreSQL or another one by its URL.
+
+    store = OutcomeStore()                                     # checkpoints/outcomes.sqlite
+    store = OutcomeStore("postgresql+psycopg://user@host/db")  # needs that driver
+    store.add(Outcome(...)); store.read(system="…")
+
+Several processes may write at once: they wait for each other, up to `WAIT_SECONDS`. What goes wrong with the database
+becomes one line that says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployment.feedback.outcome import Outcome
+from phases.errors import InputError, MissingDependency, StorageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine, Table
+
+DEFAULT_FILE = Path("checkpoints/outcomes.sqlite")
+WAIT_SECONDS = 30.0
+
+
+class OutcomeStore:
+    """Outcomes in a database; the table is made when it is first used."""
+
+    def __init__(self, url: str | Path | None = None) -> None:
+        """`url`: of SQLAlchemy, or a file of sqlite's; None: `checkpoints/outcomes.sqlite`."""
+        given = str(DEFAULT_FILE if url is None else url)
+        self.url = given if "://" in given else f"sqlite:///{given}"
+
+    def add(self, *outcomes: Outcome) -> None:
+        """Keep them, all or none. Raises StorageError where they cannot be written."""
+        rows = [{"system": outcome.system, **outcome.model_dump()} for outcome in outcomes]
+        for row in rows:
+            row["observed_at"] = row["observed_at"].isoformat()
+        if rows:
+            with self._problems(), self._engine.begin() as connection:
+                connection.execute(self._table.insert(), rows)
+
+    def read(self, system: str | None = None, since: datetime | None = None) -> list[Outcome]:
+        """Outcomes in the order in which they were observed, of one system or of all."""
+        query = self._table.select().order_by(self._table.c.observed_at, self._table.c.id)
+        if system is not None:
+            query = query.where(self._table.c.system == system)
+        with self._problems(), self._engine.connect() as connection:
+            rows = [dict(row._mapping) for row in connection.execute(query)]
+        outcomes = [Outcome.parse({k: v for k, v in r.items() if k not in ("id", "system")}, self._name) for r in rows]
+        return [outcome for outcome in outcomes if since is None or outcome.observed_at >= since]
+
+    def systems(self) -> list[str]:
+        """All systems that were measured, by name."""
+        import sqlalchemy
+
+        query = sqlalchemy.select(self._table.c.system).distinct().order_by(self._table.c.system)
+        with self._problems(), self._engine.connect() as connection:
+            return [str(row[0]) for row in connection.execute(query)]
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._engine.dispose()
+
+    @property
+    def _name(self) -> str:
+        import sqlalchemy
+
+        return str(sqlalchemy.make_url(self.url).render_as_string(hide_password=True))
+
+    @cached_property
+    def _table(self) -> Table:
+        import sqlalchemy
+
+        kinds: dict[Any, Any] = {str: sqlalchemy.Text, int: sqlalchemy.Integer}
+        columns = [
+            sqlalchemy.Column(name, kinds.get(info.annotation, sqlalchemy.Float))
+            for name, info in Outcome.model_fields.items()
+            if name != "observed_at"
+        ]
+        return sqlalchemy.Table(
+            "outcomes",
+            sqlalchemy.MetaData(),
+            sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True),
+            sqlalchemy.Column("system", sqlalchemy.Text, nullable=False),
+            sqlalchemy.Column("observed_at", sqlalchemy.Text, nullable=False),  # ISO 8601 in UTC: sorts as time does
+            *columns,
+        )
+
+    @cached_property
+    def _engine(self) -> Engine:
+        import sqlalchemy
+
+        with self._problems():
+            url = sqlalchemy.make_url(self.url)
+            sqlite = url.get_backend_name() == "sqlite"
+            if sqlite and url.database not in (None, "", ":memory:"):
+                Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+            engine = sqlalchemy.create_engine(url, connect_args={"timeout": WAIT_SECONDS} if sqlite else {})
+            with engine.begin() as connection:  # not `create_all`: two processes may be the first at once
+                connection.execute(sqlalchemy.schema.CreateTable(self._table, if_not_exists=True))
+        return engine
+
+    @contextmanager
+    def _problems(self) -> Iterator[None]:
+        """What a database says, in the user's words."""
+        import sqlalchemy
+
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            raise MissingDependency(f"{self._name}: its driver is missing; pip install {error.name}") from None
+        except sqlalchemy.exc.ArgumentError:
+            wanted = "give a file, or a URL such as postgresql+psycopg://user@host/name"
+            raise InputError(f"{self.url!r} is no database: {wanted}") from None
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise StorageError(f"{self._name}: {_mend(str(getattr(error, 'orig', None) or error))}") from None
+        except OSError as error:
+            raise StorageError(f"{self._name}: {error.strerror or error}") from None
+
+
+def _mend(said: str) -> str:
+    first = said.strip().splitlines()[0]
+    if "not a database" in first or "malformed" in first:
+        return f"{first}; the file is damaged: move it away and a new one is made, or restore it from a copy"
+    if "locked" in first:
+        return f"{first}; another process has kept it for {WAIT_SECONDS:.0f} s: try again"
+    if "no such column" in first or "has no column" in first:
+        return f"{first}; it was made by another version: move it away and a new one is made"
+    return first

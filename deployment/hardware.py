@@ -1,0 +1,53 @@
+"""Accelerators and the instances that can be rented: plain facts with their source, in SI units."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """One GPU or other accelerator."""
+
+    name: str
+    """Our key: `h100-sxm`, `l4`, `mi300x`, …"""
+    vendor: str
+    memory_bytes: int
+    """Really usable: what the driver reports (an "80 GB" H100 has 79.19 GiB), not what the box says."""
+    bandwidth: float
+    """Bytes per second of its memory."""
+    flops: dict[str, float]
+    """Dense tensor FLOP/s by precision: `bf16`, `fp8`, `int8`, `fp4`; one that is absent is not supported."""
+    link_bandwidth: float
+    """Bytes per second and direction to a neighbour in the node (NVLink, xGMI, or PCIe where there is no other)."""
+    network_bandwidth: float
+    """Bytes per second and direction to another node, per accelerator."""
+    link_domain: int
+    """Accelerators that the fast link joins (8 in an HGX node, 72 in a GB200 rack, 1: PCIe only)."""
+    power_watts: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An instance that a cloud lets, in one region, at one price."""
+
+    cloud: str
+    instance: str
+    region: str
+    accelerator: str
+    """Name of an `Accelerator`; "cpu" for none."""
+    count: int
+    """Accelerators in the instance."""
+    price: float
+    """Per hour, in `currency`."""
+    currency: str
+    spot: bool
+    vcpus: int
+    memory_bytes: int
+    date: str
+    """ISO date on which the price was seen."""
+    source: str
+
+    @property
+    def price_per_accelerator(self) -> float:
+        """Per hour; the whole instance's where it has none."""
+        return self.price / max(1, self.count)

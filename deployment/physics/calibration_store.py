@@ -1,0 +1,127 @@
+"""What was observed of a system, kept, and what it says of the next prediction.
+
+Every observation is the logarithm of measured / predicted (by the shipped coefficients, uncorrected). A system's own
+factor is normal about 0 with the spread that is left between systems; its observations scatter about it. So the
+correction is the posterior of a normal mean (Gelman et al., Bayesian Data Analysis, chapter 2): few points move it
+little, many move it all the way. Neighbours (two of model, accelerator and engine in common, or the engine alone) count
+as a fraction of a point, so a whole fleet of alike systems is better known after one run.
+"""
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from deployment.physics.intervals import Spread
+from phases.errors import InputError
+
+BETWEEN = {"ttft": 0.45, "tpot": 0.20}
+"""Standard deviation of systems' own log factors: out of fold, the medians of (model, accelerator, engine) cells."""
+WITHIN = {"ttft": 0.25, "tpot": 0.10}
+"""Of observations of one system about its factor: loads differ by more than the formulas say."""
+SHARED = {3: 1.0, 2: 0.25}
+"""Weight of an observation by how many of model, accelerator and engine are the same; the engine alone: `ENGINE`."""
+ENGINE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One measured point of a system, as log measured / predicted."""
+
+    model: str
+    accelerator: str
+    engine: str
+    ttft: float
+    tpot: float
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """What a figure is multiplied by, and how much is left of its uncertainty."""
+
+    factor: float = 1.0
+    left: float = 1.0
+    """Of the interval's width."""
+    points: float = 0.0
+    """Observations of the very system."""
+
+    def narrowed(self, spread: Spread) -> tuple[float, float]:
+        """Factors of the lower and the upper end about the uncorrected figure."""
+        return self.factor * math.exp(spread.low * self.left), self.factor * math.exp(spread.high * self.left)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Both figures' factors."""
+
+    ttft: Factor = Factor()
+    tpot: Factor = Factor()
+
+
+def file() -> Path:
+    """Where observations are kept: `checkpoints/calibration.json` of the working directory, or FORGE_CALIBRATION."""
+    return Path(os.environ.get("FORGE_CALIBRATION", "checkpoints/calibration.json"))
+
+
+def observations(path: Path | None = None) -> tuple[Observation, ...]:
+    """All that are kept; none where there is no file. Raises InputError for a file that is broken."""
+    path = path or file()
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        return ()
+    if _READ.get(path, (0, ()))[0] != stamp:
+        _READ[path] = (stamp, _read(path))
+    return _READ[path][1]
+
+
+_READ: dict[Path, tuple[int, tuple[Observation, ...]]] = {}
+
+
+def _read(path: Path) -> tuple[Observation, ...]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(Observation(**entry) for entry in content["observations"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: no calibration that can be read ({error}); delete it and calibrate again") from None
+
+
+def keep(new: list[Observation], path: Path | None = None) -> None:
+    """Add observations to those that are kept; the file is replaced at once, never half written."""
+    path = path or file()
+    content = {"observations": [asdict(entry) for entry in (*observations(path), *new)]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+def correction(model: str, accelerator: str, engine: str, known: tuple[Observation, ...] | None = None) -> Correction:
+    """What all observations say of this system; `Correction()` where there are none."""
+    known = observations() if known is None else known
+    if not known:
+        return Correction()
+    weighed = [(_alike(entry, model, accelerator, engine), entry) for entry in known]
+    return Correction(_factor("ttft", weighed), _factor("tpot", weighed))
+
+
+def _alike(entry: Observation, model: str, accelerator: str, engine: str) -> float:
+    same = (entry.model == model) + (entry.accelerator == accelerator) + (entry.engine == engine)
+    return SHARED.get(same, ENGINE if entry.engine == engine else 0.0)
+
+
+def _factor(figure: str, weighed: list[tuple[float, Observation]]) -> Factor:
+    """Posterior mean and what is left of the spread. Neighbours say at most what the difference to them allows."""
+    prior, noise = 1 / BETWEEN[figure] ** 2, 1 / WITHIN[figure] ** 2
+    own = [(weight, getattr(entry, figure)) for weight, entry in weighed if weight == 1.0]
+    near = [(weight, getattr(entry, figure)) for weight, entry in weighed if 0 < weight < 1]
+    precision, total = prior, 0.0
+    if near:
+        trust = min(prior, noise * sum(weight for weight, _ in near))  # at most as much as the prior itself
+        precision += trust
+        total += trust * sum(weight * value for weight, value in near) / sum(weight for weight, _ in near)
+    precision += noise * len(own)
+    total += noise * sum(value for _, value in own)
+    left = math.sqrt((1 / precision + 1 / noise) / (1 / prior + 1 / noise))
+    return Factor(math.exp(total / precision), left, float(len(own)))

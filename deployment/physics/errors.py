@@ -1,0 +1,36 @@
+"""How errors are counted: absolute percentage errors, and quantiles of them that intervals are made of."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+TIMES = ("tpot", "ttft")
+TAILS = (0.1, 0.9)
+"""Of an 80 % interval."""
+ENOUGH = 200
+"""Points of an engine from which its own intervals are taken."""
+
+
+def summary(difference: Array) -> dict[str, dict[str, float]]:
+    """Mean and median absolute percentage error of log predicted − log measured, (2, N): TPOT, TTFT."""
+    error = 100 * np.abs(np.expm1(difference))
+    return {
+        name: {"mean_ape": round(float(row.mean()), 2), "median_ape": round(float(np.median(row)), 2)}
+        for name, row in zip(TIMES, error, strict=True)
+    }
+
+
+def intervals(difference: Array, engines: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """10th and 90th percentile of log(measured / predicted), of all points and of each engine with enough of them."""
+    labels = np.array(engines)
+    groups = {"all": np.ones(len(labels), dtype=np.bool_)}
+    groups |= {engine: labels == engine for engine in sorted(set(engines)) if (labels == engine).sum() >= ENOUGH}
+    return {
+        group: {
+            name: [round(float(np.quantile(-row[rows], tail)), 4) for tail in TAILS]
+            for name, row in zip(TIMES, difference, strict=True)
+        }
+        for group, rows in groups.items()
+    }

@@ -1,0 +1,151 @@
+"""A plan in a folder: complete, the same twice, swapped in whole, and readable as what it says it is."""
+
+import json
+import os
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployment.manifests import bundle
+from deployment.manifests.autoscaling import METRICS, adapter_rule, horizontal_autoscaler, query, scaled_object
+from deployment.manifests.compose import compose
+from deployment.manifests.grafana import dashboard
+from deployment.manifests.plan import Plan, make_plan
+from deployment.planning.candidate import Recommendation
+from deployment.serving import Load
+from phases.errors import InputError, StorageError
+
+FILES = {
+    "compose.yaml", "grafana/dashboard.json", "helm/values.yaml", "kserve/inference-service.yaml",
+    "kserve/llm-inference-service.yaml", "kubernetes/adapter-values.yaml", "kubernetes/hpa.yaml",
+    "kubernetes/keda.yaml", "kubernetes/service-monitor.yaml", "kubernetes/serving.yaml", "load-test.sh", "plan.json",
+    "recommendation.md", "tgi.sh", "vllm.sh",
+}  # fmt: skip
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_all_files_and_the_same_twice(make: Any, tmp_path: Path) -> None:
+    written = bundle.write(make("tensor"), tmp_path / "plan")
+    first = files(tmp_path / "plan")
+    assert set(first) == FILES and len(written) == len(FILES)
+    (tmp_path / "plan/stale.yaml").write_text("old")
+    bundle.write(make("tensor"), tmp_path / "plan")
+    assert files(tmp_path / "plan") == first
+    assert os.listdir(tmp_path) == ["plan"], "nothing is left beside it"
+
+
+def test_scripts_run_and_are_shell(make: Any, tmp_path: Path) -> None:
+    bundle.write(make("tensor"), tmp_path / "plan")
+    for name in ("vllm.sh", "tgi.sh", "load-test.sh"):
+        path = tmp_path / "plan" / name
+        assert os.access(path, os.X_OK)
+        subprocess.run(["sh", "-n", str(path)], check=True)
+
+
+def test_a_folder_with_something_else_stays(make: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("years of work")
+    with pytest.raises(StorageError, match="holds something else"):
+        bundle.write(make(), tmp_path / "mine")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        bundle.write(make(), tmp_path / "file")
+    assert sorted(os.listdir(tmp_path)) == ["file", "mine"]
+
+
+def test_a_failure_half_way_leaves_the_old_plan(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle.write(make(), tmp_path / "plan")
+    before, real = files(tmp_path / "plan"), os.replace
+
+    def failing(source: Any, target: Any) -> None:
+        if Path(target).name == "plan" and not str(source).endswith(".old"):
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(StorageError, match="No space left"):
+        bundle.write(make("tensor"), tmp_path / "plan")
+    assert files(tmp_path / "plan") == before and os.listdir(tmp_path) == ["plan"]
+
+
+def test_what_is_left_out_is_said(make: Any) -> None:
+    texts = bundle.texts(make("two nodes"))
+    missing = FILES - set(texts)
+    assert missing == {
+        "compose.yaml", "helm/values.yaml", "kserve/llm-inference-service.yaml", "kubernetes/adapter-values.yaml",
+        "kubernetes/hpa.yaml", "kubernetes/keda.yaml", "tgi.sh",
+    }  # fmt: skip
+    assert all(f"- `{name}`: " in texts["recommendation.md"] for name in missing)
+
+
+def test_an_agent_on_cpus(agent: Any) -> None:
+    texts = bundle.texts(agent)
+    deployment = next(yaml.safe_load_all(texts["kubernetes/serving.yaml"]))
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"] + container["args"][:2] == ["forge", "serve", "/models/adas"]
+    assert container["resources"] == {"requests": {"cpu": "3", "memory": "6Gi"}}
+    assert "put the checkpoint checkpoints/laptop/adas at /models/adas" in texts["recommendation.md"].lower()
+
+
+def test_json_is_json_and_yaml_is_the_objects(make: Any) -> None:
+    texts = bundle.texts(make("tensor"))
+    plan = json.loads(texts["plan.json"])
+    assert plan["candidate"]["serving"]["tp"] == 2 and plan["timing"]["slots"] > 0
+    assert "&id" not in "".join(texts.values())
+    for name, text in texts.items():
+        if name.endswith(".yaml"):
+            assert all(isinstance(one, dict) for one in yaml.safe_load_all(text))
+
+
+def test_words_have_the_plans_figures(make: Any) -> None:
+    words = bundle.texts(make("tensor"))["recommendation.md"]
+    for part in ("2 replicas of 2 × h100-sxm", "55.04 USD an hour", "| TTFT, mean | 110 ms | 88 – 138 ms | fitted |"):
+        assert part in words
+    assert "No step can be quicker than 11 ms" in words and "- a note" in words
+
+
+def test_nothing_chosen(make: Any) -> None:
+    with pytest.raises(InputError, match="nothing to deploy"):
+        bundle.texts(Recommendation(None, None, None, (), (), ()))  # type: ignore[arg-type]
+
+
+def test_autoscalers_follow_the_planned_requests_in_flight(make: Any) -> None:
+    plan = make_plan(make("tensor"))
+    hpa, keda = horizontal_autoscaler(plan)["spec"], scaled_object(plan)["spec"]
+    pods = hpa["metrics"][0]["pods"]
+    rule = adapter_rule(plan)["rules"]["custom"][0]
+    assert pods["metric"]["name"] == rule["name"]["as"]
+    assert pods["target"]["averageValue"] == keda["triggers"][0]["metadata"]["threshold"] == "16"
+    assert hpa["scaleTargetRef"] == keda["scaleTargetRef"]
+    open_loop = make_plan(make(load=Load(512, 64, rate=1.5)))
+    assert horizontal_autoscaler(open_loop)["spec"]["metrics"][0]["pods"]["target"]["averageValue"] == "15"
+    assert query(plan) == (
+        'sum(vllm:num_requests_running{model_name="Qwen/Qwen3-32B"})'
+        ' + sum(vllm:num_requests_waiting{model_name="Qwen/Qwen3-32B"})'
+    )
+
+
+def test_dashboard_queries_the_engines_metrics(plan: Plan) -> None:
+    made = dashboard(plan)
+    ids = [panel["id"] for panel in made["panels"]]
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in made["panels"]]
+    assert len(set(ids)) == len(ids) and len(set(places)) == len(places)
+    queries = [target["expr"] for panel in made["panels"] for target in panel["targets"]]
+    prefix = METRICS[plan.runtime].running.split(":")[0].split("_")[0]
+    assert all(re.search(rf"\b{prefix}[:_]", text) and "$s" not in text for text in queries)
+    assert all(text.count("(") == text.count(")") for text in queries)
+
+
+def test_compose_gives_each_replica_its_own_accelerators(make: Any) -> None:
+    made = compose(make_plan(replace(make("tensor"), replicas=3)))["services"]
+    devices = [one["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] for one in made.values()]
+    assert devices == [["0", "1"], ["2", "3"], ["4", "5"]]
+    assert [one["ports"] for one in made.values()] == [["8000:8000"], ["8001:8000"], ["8002:8000"]]

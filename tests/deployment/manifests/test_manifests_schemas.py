@@ -1,0 +1,147 @@
+"""Every manifest of every shape against the real schemas, and the schemas' own strictness."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployment.cluster.builtin import is_builtin, problems
+from deployment.manifests.autoscaling import horizontal_autoscaler, scalable
+from deployment.manifests.helm import helm_values
+from deployment.manifests.kserve import inference_service, llm_inference_service
+from deployment.manifests.kubernetes import serving_objects
+from deployment.manifests.plan import Plan
+from deployment.manifests.structural import Schema, against, closed, read_crds, violations
+from phases.errors import InputError
+
+
+@pytest.fixture(scope="session")
+def crds(shared: Path) -> dict[tuple[str, str], Schema]:
+    return read_crds(shared / "kserve")
+
+
+@pytest.fixture(scope="session")
+def chart(shared: Path) -> Schema:
+    return closed(json.loads((shared / "kserve/production_stack_values.schema.json").read_text()), free=True)
+
+
+def engines(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """All containers of a manifest, wherever they stand."""
+    if isinstance(manifest, dict):
+        found = [c for c in manifest.get("containers", []) if isinstance(c, dict)]
+        return found + [c for value in manifest.values() for c in engines(value)]
+    return [c for value in manifest for c in engines(value)] if isinstance(manifest, list) else []
+
+
+def test_builtin_kinds(plan: Plan) -> None:
+    objects = serving_objects(plan)
+    if scalable(plan):
+        objects.append(horizontal_autoscaler(plan))
+    assert all(is_builtin(one) for one in objects)
+    assert [line for one in objects for line in problems(one)] == []
+
+
+def test_kserve(plan: Plan, crds: dict[tuple[str, str], Schema]) -> None:
+    made = 0
+    for make in (inference_service, llm_inference_service):
+        try:
+            manifest = make(plan)
+        except InputError:
+            continue
+        made += 1
+        assert violations(manifest, crds) == []
+        _obeys_rules(manifest)
+    assert made >= 1, "no shape is left without a manifest for KServe"
+
+
+def _obeys_rules(manifest: dict[str, Any]) -> None:
+    """What the CRD says in CEL of the fields that are used, and KServe's validating webhook of parallelism."""
+    spec = manifest["spec"]
+    assert not {"replicas", "scaling"} <= set(spec)
+    parallelism = spec.get("parallelism", {})
+    assert not {"pipeline", "data"} <= set(parallelism)
+    assert ("data" in parallelism) == ("dataLocal" in parallelism)
+    assert "worker" not in spec or {"pipeline", "data"} & set(parallelism)
+    if worker := spec.get("predictor", {}).get("workerSpec"):
+        assert spec["predictor"]["model"]["storageUri"].startswith("pvc://")
+        assert manifest["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "none"
+        assert worker["tensorParallelSize"] * worker["pipelineParallelSize"] == 16
+
+
+def test_helm(plan: Plan, chart: Schema) -> None:
+    if plan.runtime != "vllm" or plan.nodes > 1:
+        with pytest.raises(InputError):
+            helm_values(plan)
+        return
+    assert against(helm_values(plan), chart) == []
+
+
+def test_requested_accelerators_are_those_that_the_engine_uses(plan: Plan) -> None:
+    serving = plan.candidate.serving
+    for manifest in (*serving_objects(plan), *_kserve(plan)):
+        for container in engines(manifest):
+            pods = plan.nodes
+            asked = int(container["resources"]["limits"]["nvidia.com/gpu"])
+            assert asked == int(container["resources"]["requests"]["nvidia.com/gpu"])
+            assert asked * pods == serving.tp * serving.pp * serving.dp
+
+
+def test_remote_code_is_never_trusted(plan: Plan) -> None:
+    text = json.dumps([*serving_objects(plan), *_kserve(plan)]).lower().replace("_", "-")
+    assert "trust-remote-code" not in text
+
+
+def _kserve(plan: Plan) -> list[dict[str, Any]]:
+    made = []
+    for make in (inference_service, llm_inference_service):
+        try:
+            made.append(make(plan))
+        except InputError:
+            continue
+    return made
+
+
+def test_unknown_field_in_a_crd_is_found(make: Any, crds: dict[tuple[str, str], Schema]) -> None:
+    from deployment.manifests.plan import make_plan
+
+    manifest = llm_inference_service(make_plan(make("tensor")))
+    manifest["spec"]["parallelism"]["tensorParallelSize"] = 2
+    manifest["spec"]["template"]["containers"][0]["gpus"] = 2
+    manifest["spec"]["replicas"] = "two"
+    assert violations(manifest, crds) == [
+        "spec.parallelism: unknown field 'tensorParallelSize'",
+        "spec.replicas: 'two' is not of type 'integer'",
+        "spec.template.containers.0: unknown field 'gpus'",
+    ]
+
+
+def test_unknown_field_in_a_builtin_kind_is_found(make: Any) -> None:
+    from deployment.manifests.plan import make_plan
+
+    deployment = serving_objects(make_plan(make("tensor")))[0]
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    container["gpu"], container["ports"], deployment["spec"]["replicas"] = 2, {}, True
+    del deployment["spec"]["selector"]
+    found = problems(deployment)
+    at = "spec.template.spec.containers.0"
+    assert f"{at}: unknown field 'gpu'" in found
+    assert f"{at}.ports: a list is wanted, not dict" in found
+    assert "spec.replicas: int is wanted, not True" in found
+    assert any("selector" in line for line in found)
+
+
+def test_a_kind_without_its_crd() -> None:
+    with pytest.raises(InputError, match=r"InferenceService \(x/v1\): no CRD of it here; there are: none"):
+        violations({"apiVersion": "x/v1", "kind": "InferenceService"}, {})
+
+
+def test_structural_objects_without_properties_are_empty_and_charts_are_free() -> None:
+    schema: Schema = {"type": "object", "properties": {"a": {"type": "object"}}}
+    assert against({"a": {"b": 1}}, closed(schema)) == ["a: unknown field 'b'"]
+    assert against({"a": {"b": 1}}, closed(schema, free=True)) == []
+    kept = {"type": "object", "properties": {"a": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}}
+    assert against({"a": {"b": 1}}, closed(kept)) == []
+    wide = {"type": "object", "properties": {"n": {"type": "integer", "format": "int32"}}}
+    assert against({"n": 2**31 - 1}, closed(wide)) == []
+    assert against({"n": 2**31}, closed(wide)) != []

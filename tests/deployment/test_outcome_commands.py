@@ -1,0 +1,95 @@
+"""`forge calibrate`, `forge outcomes` and `forge triage`: what they print, keep and refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+
+SYSTEM = ["--model", "Qwen/Qwen3-8B", "--accelerator", "l40s"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, where files go by default."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FORGE_CALIBRATION", raising=False)
+    return tmp_path
+
+
+def results(path: Path, tpot_ms: float) -> Path:
+    """As `vllm bench serve` writes them."""
+    load = {"completed": 200, "total_input_tokens": 204_800, "total_output_tokens": 51_200, "request_rate": 2.0}
+    measured = {"request_throughput": 1.98, "mean_ttft_ms": 150.0, "mean_tpot_ms": tpot_ms, "max_concurrency": None}
+    path.write_text(json.dumps({**load, **measured}))
+    return path
+
+
+def test_a_load_test_corrects_and_is_kept(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(results(here / "r.json", 60.0))
+    assert main(["calibrate", file, *SYSTEM, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["loads"] == 1 and told["tpot"]["error_after_percent"] < told["tpot"]["error_before_percent"]
+    assert main(["outcomes"]) == 0
+    said = capsys.readouterr().out
+    assert "Qwen/Qwen3-8B on l40s (vllm) | tpot" in said and "biased" in said
+    assert main(["outcomes", "--list", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)[0]
+    assert first["observed_tpot"] == pytest.approx(0.06) and first["predicted_tpot"] > 0
+
+
+def test_what_was_measured_moves_the_next_prediction(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(4):
+        assert main(["calibrate", str(results(here / "r.json", 60.0)), *SYSTEM]) == 0
+    capsys.readouterr()
+    assert main(["outcomes", "--list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    predicted = [row["predicted_tpot"] for row in rows]
+    assert predicted == sorted(predicted) and predicted[0] < predicted[-1] < 0.06
+
+
+@pytest.mark.parametrize(
+    ("file", "system", "wanted"),
+    [
+        ("none.json", SYSTEM, "none.json: no JSON"),
+        ("r.json", ["--model", "Qwen/Qwen3-8", "--accelerator", "l40s"], "near it: Qwen/Qwen3-8B"),
+        ("r.json", ["--model", "Qwen/Qwen3-8B", "--accelerator", "l40z"], "l40"),
+        ("r.json", [*SYSTEM, "--store", "nonsense://x"], "is no database"),
+    ],
+)
+def test_bad_input_keeps_nothing(
+    file: str, system: list[str], wanted: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results(here / "r.json", 60.0)
+    assert main(["calibrate", file, *system]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and wanted in said[0]
+    assert not (here / "checkpoints" / "calibration.json").exists()
+
+
+def test_a_triage_has_reasons_and_costs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "need.yaml").write_text("{requests_per_day: 50000, prompt_tokens: 800, output_tokens: 200, examples: 2000}")
+    command = ["triage", "need.yaml", *SYSTEM, "--bigger", "Qwen/Qwen3-32B", "--student", "Qwen/Qwen3-1.7B"]
+    assert main([*command, "--price", "0.6"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Advice: ") and all(way in said for way in ("retrieval", "finetune", "distil", "merge"))
+    assert main([*command, "--gap", "knowledge", "--knowledge-changes", "daily", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["best"] == "retrieval"
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        (["--requests-per-day", "-3"], "requests_per_day"),
+        (["--gap", "luck"], "gap"),
+        (["nothere.yaml"], "cannot be read as YAML"),
+    ],
+)
+def test_a_need_that_makes_no_sense(
+    changes: list[str], wanted: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["--requests-per-day", "10", "--prompt", "8", "--output", "2"]
+    assert main(["triage", *SYSTEM, *base, *changes]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and wanted in said[0]

@@ -1,0 +1,32 @@
+"""`import deployment`: everything is there by name, and nothing is imported before it is used."""
+
+import subprocess
+import sys
+
+import pytest
+
+import deployment
+
+
+def test_every_name_leads_somewhere() -> None:
+    assert set(deployment.__all__) == set(deployment._PLACES)
+    assert all(callable(getattr(deployment, name)) for name in deployment.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        deployment.nonsense  # noqa: B018
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    code = "import sys, deployment; print([m for m in ('numpy', 'pydantic', 'yaml', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_plan_needs_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from deployment import Request, recommend\n"
+        "plan = recommend(Request(models=('Qwen/Qwen3-8B',), accelerators=('l40s',)))\n"
+        "heavy = ('torch', 'transformers', 'prefect', 'mlflow')\n"
+        "print(plan.chosen is not None, [name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "True []", done.stderr

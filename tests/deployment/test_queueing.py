@@ -1,0 +1,205 @@
+"""Latency percentiles against queueing theory's closed forms; the approximation against the simulation."""
+
+import math
+import random
+from dataclasses import replace
+from statistics import median
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployment.physics.queue_approximation import approximate_closed, approximate_open
+from deployment.physics.queue_simulation import Service
+from deployment.physics.queueing import PERCENTILES, Latencies, capacity, closed_loop, open_loop, percentile
+from phases.errors import InputError
+
+ONE_SECOND = Service(prefill=0.0, base=0.001, slots=1)
+"""One server; with 1,001 tokens a request takes a second in steps of a millisecond."""
+REPLICA = Service(prefill=0.05, base=0.02, slope=0.0002, slots=256, prompt_share=0.125)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+@pytest.mark.parametrize(("variation", "factor"), [(1.0, 1.0), (0.0, 0.5)], ids=["M/M/1", "M/D/1"])
+def test_mean_wait_of_one_server(load: float, variation: float, factor: float) -> None:
+    """Pollaczek-Khinchine: ρ/(1 − ρ) services for exponential ones, half of it for constant ones."""
+    seen = open_loop(ONE_SECOND, load, 1001, variation=variation, requests=12_000, seed=1)
+    assert seen.ttft == pytest.approx(factor * load / (1 - load), rel=0.1)
+    assert seen.batch == pytest.approx(load, rel=0.03)
+    assert seen.utilisation == pytest.approx(load)
+
+
+def test_percentiles_of_m_m_1() -> None:
+    """P(wait > t) = ρ · exp(−(1 − ρ) · t)."""
+    seen = open_loop(ONE_SECOND, 0.6, 1001, variation=1.0, requests=12_000, seed=2)
+    for p, tolerance in ((50, 0.1), (95, 0.1), (99, 0.2)):
+        exact = max(0.0, math.log(0.6 / (1 - p / 100)) / 0.4)
+        assert seen.ttft_percentiles[p] == pytest.approx(exact, rel=tolerance)
+
+
+def test_mean_wait_of_many_slots() -> None:
+    """M/M/c: Erlang's C over c · (1 − ρ), with 8 slots."""
+    slots, offered, load = 8, 5.6, 0.7
+    last = offered**slots / math.factorial(slots) / (1 - load)
+    waits = last / (sum(offered**k / math.factorial(k) for k in range(slots)) + last)
+    service = replace(ONE_SECOND, slots=slots)
+    seen = open_loop(service, offered, 1001, variation=1.0, requests=20_000, seed=3)
+    assert seen.ttft == pytest.approx(waits / (slots - offered), rel=0.1)
+
+
+def test_closed_loop_obeys_littles_law() -> None:
+    for users in (1, 8, 64, 400):
+        seen = closed_loop(REPLICA, users, 256, requests=1000)
+        inside = users / (seen.ttft + 255 * seen.tpot) * 256
+        assert seen.throughput == pytest.approx(inside, rel=0.02)
+        assert seen.batch <= min(users, 256)
+
+
+def test_alone_nothing_waits() -> None:
+    alone = closed_loop(REPLICA, 1, 256)
+    assert alone.ttft == pytest.approx(0.05)
+    assert alone.tpot == pytest.approx(0.0202)
+    assert alone.ttft_percentiles[99] == pytest.approx(0.05)
+    quiet = open_loop(REPLICA, 1e-4, 256)
+    assert quiet.ttft_percentiles[95] == pytest.approx(0.05)
+
+
+def test_prefills_delay_the_others_tokens() -> None:
+    """(B / output) · prefill is added to TPOT, the interleaved prefill of the others."""
+    seen = closed_loop(REPLICA, 64, 256, requests=1000)
+    assert seen.tpot == pytest.approx(REPLICA.step(64) + 63 / 256 * 0.05, rel=0.01)
+
+
+def test_speculation_shortens_decoding() -> None:
+    fast = replace(REPLICA, tokens_per_step=2.5)
+    assert closed_loop(fast, 1, 251).tpot == pytest.approx(0.0202 / 2.5, rel=0.01)
+    assert capacity(fast, 251) > capacity(REPLICA, 251)
+
+
+def test_same_seed_same_figures() -> None:
+    assert open_loop(REPLICA, 4, 128, seed=5) == open_loop(REPLICA, 4, 128, seed=5)
+    assert open_loop(REPLICA, 4, 128, seed=5) != open_loop(REPLICA, 4, 128, seed=6)
+
+
+def test_overload_is_said() -> None:
+    limit = capacity(REPLICA, 256)
+    for loop in (open_loop, approximate_open):
+        seen = loop(REPLICA, 1.01 * limit, 256)
+        assert not seen.stable and seen.utilisation > 1
+        assert all(math.isinf(seen.ttft_percentiles[p]) for p in PERCENTILES)
+        assert seen.throughput == pytest.approx(256 * limit)
+    assert open_loop(REPLICA, 0.9 * limit, 256).stable
+
+
+@pytest.mark.parametrize("share", [0.125, 2.0])
+def test_capacity_is_what_a_full_replica_does(share: float) -> None:
+    """Short answers to long prompts: prompts, not slots, are the limit."""
+    for output in (16, 512):
+        service = replace(REPLICA, prompt_share=share)
+        full = closed_loop(service, 2000, output, requests=1500)
+        assert full.throughput / output == pytest.approx(capacity(service, output), rel=0.05)
+
+
+def _random_service(draw: random.Random) -> Service:
+    base = 10 ** draw.uniform(-2.3, -1.3)
+    return Service(
+        prefill=10 ** draw.uniform(-2, 0),
+        base=base,
+        slope=base * 10 ** draw.uniform(-3.5, -1.5),
+        slots=draw.choice([4, 16, 64, 256]),
+        prompt_share=draw.choice([0.03, 0.125, 0.5, 2]),
+    )
+
+
+def test_approximation_of_the_closed_loop() -> None:
+    """Median error over 40 random replicas: 2 % of the means, 15 % of the percentiles."""
+    draw = random.Random(7)
+    means, tails = [], []
+    for _ in range(40):
+        service, users, output = _random_service(draw), draw.choice([1, 8, 32, 128, 400]), draw.choice([32, 128, 512])
+        quick, exact = approximate_closed(service, users, output), closed_loop(service, users, output)
+        means += [_off(quick.ttft, exact.ttft), _off(quick.tpot, exact.tpot), _off(quick.throughput, exact.throughput)]
+        tails += _tails(quick, exact)
+    assert median(means) < 0.02 and median(tails) < 0.15
+
+
+def test_approximation_of_the_open_loop() -> None:
+    """Median error over 40 random replicas at 10 to 85 % of their capacity: 4 % of the means, 12 % of the tails."""
+    draw = random.Random(7)
+    means, tails = [], []
+    for _ in range(40):
+        service, output = _random_service(draw), draw.choice([32, 128, 512])
+        rate = draw.uniform(0.1, 0.85) * capacity(service, output)
+        quick, exact = approximate_open(service, rate, output), open_loop(service, rate, output, requests=600)
+        means += [_off(quick.ttft, exact.ttft), _off(quick.tpot, exact.tpot), _off(quick.throughput, exact.throughput)]
+        tails += _tails(quick, exact)
+    assert median(means) < 0.04 and median(tails) < 0.12
+
+
+def _off(value: float, reference: float) -> float:
+    return abs(math.log(value / reference))
+
+
+def _tails(quick: Latencies, exact: Latencies) -> list[float]:
+    pairs = [(quick.ttft_percentiles, exact.ttft_percentiles), (quick.tpot_percentiles, exact.tpot_percentiles)]
+    return [_off(a[p], b[p]) for a, b in pairs for p in (95, 99)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    prefill=st.floats(0.001, 1),
+    base=st.floats(0.001, 0.1),
+    slots=st.integers(1, 256),
+    output=st.integers(1, 500),
+    load=st.floats(0.01, 0.9),
+    share=st.floats(0.0, 3),
+)
+def test_order_and_floors(prefill: float, base: float, slots: int, output: int, load: float, share: float) -> None:
+    service = Service(prefill, base, base / 100, slots, share)
+    rate = load * capacity(service, output)
+    for seen in (
+        open_loop(service, rate, output, requests=50),
+        approximate_open(service, rate, output),
+        closed_loop(service, slots, output, requests=50),
+        approximate_closed(service, slots, output),
+    ):
+        for of in (seen.ttft_percentiles, seen.tpot_percentiles):
+            assert 0 <= of[50] <= of[95] <= of[99] < math.inf
+        assert seen.ttft >= prefill * (1 - 1e-9)
+        assert 0 <= seen.batch <= slots
+        if output > 2:
+            assert seen.tpot >= base * (1 - 1 / output)
+
+
+@settings(max_examples=60, deadline=None)
+@given(load=st.floats(0.01, 0.8), output=st.integers(2, 500))
+def test_more_load_is_never_faster(load: float, output: int) -> None:
+    rate = load * capacity(REPLICA, output)
+    less, more = approximate_open(REPLICA, rate, output), approximate_open(REPLICA, 1.1 * rate, output)
+    assert more.tpot >= less.tpot and more.ttft >= less.ttft
+    assert all(more.ttft_percentiles[p] >= less.ttft_percentiles[p] for p in PERCENTILES)
+    few, many = (approximate_closed(REPLICA, n, output) for n in (10, 20))
+    assert many.tpot >= few.tpot and many.ttft >= few.ttft and many.throughput >= few.throughput
+
+
+def test_percentile_between_values() -> None:
+    assert percentile([1.0, 2.0, 3.0, 4.0], 50) == 2.5
+    assert percentile([7.0], 99) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"slots": 0}, "slots"), ({"prefill": -1.0}, "prefill"), ({"base": 0.0, "slope": 0.0}, "takes time")],
+)
+def test_bad_service(change: dict[str, float], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        closed_loop(replace(REPLICA, **change), 4, 100)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
+def test_bad_load(bad: float) -> None:
+    for loop in (open_loop, closed_loop, approximate_open, approximate_closed):
+        with pytest.raises(InputError):
+            loop(REPLICA, bad, 100)
+        with pytest.raises(InputError):
+            loop(REPLICA, 1.0, bad)

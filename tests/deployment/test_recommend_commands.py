@@ -1,0 +1,111 @@
+"""`forge recommend`: options become the request; text, JSON, what-if, explanation; exit codes."""
+
+import argparse
+import json
+
+import pytest
+
+from flows.recommend_commands import add_arguments, recommend
+from phases.errors import InputError
+
+QUICK = ["--model", "Qwen/Qwen3-8B", "--gpu", "h100-sxm", "--use-case", "rag", "--rate", "1", "--ttft", "3000"]
+
+
+def run(*options: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    parser.add_argument("--json", action="store_true")
+    return recommend(parser.parse_args(options))
+
+
+def test_text_says_what_how_much_and_why(capsys):
+    assert run(*QUICK) == 0
+    said = capsys.readouterr().out
+    assert "Qwen/Qwen3-8B" in said and "h100-sxm" in said
+    for part in (
+        "requests/s at the peak",
+        "TTFT ≤ 3000 ms",
+        "memory, GiB",
+        "floor",
+        "80 %",
+        "Pareto front",
+        "Rejected",
+    ):
+        assert part in said
+
+
+def test_json_has_everything(capsys):
+    assert run(*QUICK, "--json", "--prompt", "1000,2000", "--users", "7", "--licence", "apache-2.0") == 0
+    data = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert data["request"]["prompt"] == {"mean": 1000, "p95": 2000}
+    assert data["request"]["licences"] == ["apache-2.0"]
+    assert data["workload"]["peak_rate"] == 1
+    chosen = data["chosen"]
+    assert chosen["estimate"]["tpot_ms"]["low"] <= chosen["estimate"]["tpot_ms"]["value"]
+    assert chosen["estimate"]["tpot_ms"]["value"] >= chosen["estimate"]["floor_tpot_ms"]
+    assert chosen["offer"]["source"] and chosen["offer"]["date"]
+    assert all({"candidate", "constraint", "value", "limit"} <= set(one) for one in data["rejections"])
+
+
+def test_what_if_is_side_by_side(capsys):
+    assert run(*QUICK, "--what-if", "traffic.rate=50", "--what-if", "kv_bits=8 spot=true") == 0
+    said = capsys.readouterr().out
+    assert "as asked" in said and "traffic.rate=50" in said and "kv_bits=8 spot=true" in said
+
+
+def test_nothing_fits_is_exit_code_1_with_the_nearest(capsys):
+    assert run(*QUICK, "--budget", "1", "--rejected") == 1
+    said = capsys.readouterr().out
+    assert "Nothing fits" in said and "budget" in said and "USD a month" in said
+
+
+def test_a_request_file_under_the_options(tmp_path, capsys):
+    file = tmp_path / "team.yaml"
+    file.write_text("use_case: chat\nrank: score\nweights: {task: 0, licence: 50}\nmodels: [Qwen/Qwen3-8B]\n")
+    assert run("--request", str(file), *QUICK, "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["request"]["use_case"] == "rag"
+    assert data["request"]["weights"]["licence"] == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--request", "nowhere.yaml"], "no such file"),
+        (["--users", "-3"], "users"),
+        (["--gpu", "h10"], "h100"),
+        (["--report", "x", "--model", "y"], "do not go together"),
+        (["--what-if", "nonsense"], "KEY=VALUE"),
+        (["--tp", "0"], "tensor_parallel"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(options, said):
+    with pytest.raises(InputError, match=said):
+        run(*options)
+
+
+def test_a_request_that_is_no_mapping(tmp_path):
+    file = tmp_path / "team.yaml"
+    file.write_text("- chat\n")
+    with pytest.raises(InputError, match="mapping"):
+        run("--request", str(file))
+
+
+def test_explain_shows_both_formulas(capsys):
+    assert run("--explain", "--model", "Qwen/Qwen3-32B") == 0
+    said = capsys.readouterr().out
+    assert "tokens × layers × 2 × d_model / kv_groups" in said and "-37.5%" in said
+    assert run("--explain", "--model", "Qwen/Qwen3-32B", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["first_error"] == pytest.approx(-0.375)
+
+
+def test_use_cases_are_listed_with_their_reasons(capsys):
+    assert run("--use-cases") == 0
+    said = capsys.readouterr().out
+    assert "chat: " in said and "p95 TTFT ≤ 300 ms" in said and "ttft: " in said
+
+
+def test_max_parameters_in_words(capsys):
+    assert run("--use-case", "chat", "--max-parameters", "0.7B", "--gpu", "l4", "--rate", "1", "--json") in (0, 1)
+    assert json.loads(capsys.readouterr().out)["request"]["max_parameters"] == pytest.approx(7e8)
