@@ -23,6 +23,7 @@ COPY pyproject.toml README.md LICENSE prefect.yaml ./
 COPY configs ./configs
 COPY phases ./phases
 COPY evaluation ./evaluation
+COPY deployment ./deployment
 COPY flows ./flows
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --editable .
 

@@ -1,4 +1,4 @@
-"""What is asked of the physics (how a model is served, under what load) and what it answers (figures with intervals)."""
+"""What is asked of the physics (how a model is served, under what load) and what it answers, with intervals."""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -18,6 +18,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 
@@ -25,7 +26,7 @@ from evaluation.report import Agent
 from phases.checkpoint import Checkpoint
 from phases.errors import InputError
 
-PROMPT_TOKENS = 16
+PROMPT_TOKENS, PREFILL_TOKENS = 16, 256
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Latency:
 
     ms_per_token_p50: float
     """Median over the repeats of a whole decode's time by its tokens, the prompt's pass included."""
+    prompt_ms_per_token_p50: float
+    """Median over the repeats of reading a prompt of `PREFILL_TOKENS` at once, by its tokens."""
     peak_rss_bytes: int
     tokens: int
     repeats: int
@@ -71,9 +74,26 @@ def decode_timed(path: Path, tokens: int, repeats: int) -> Latency:
         start = time.perf_counter()
         written = greedy(model, [prompt], tokens, stop=set())[0]
         seconds.append((time.perf_counter() - start) / len(written))
-    median = 1000 * statistics.median(seconds[1:])
+    median, reading = 1000 * statistics.median(seconds[1:]), _prompt_ms_per_token(model, repeats)
     digest = hashlib.sha256(json.dumps(written).encode()).hexdigest()
-    return Latency(median, peak_rss_bytes(), tokens, repeats, torch.get_num_threads(), kernel_of(model), digest)
+    return Latency(
+        median, reading, peak_rss_bytes(), tokens, repeats, torch.get_num_threads(), kernel_of(model), digest
+    )
+
+
+def _prompt_ms_per_token(model: Any, repeats: int) -> float:
+    """One unmeasured pass over a prompt, then the repeats."""
+    import torch
+
+    length = min(PREFILL_TOKENS, model.config.max_position_embeddings)
+    tokens_BT = torch.arange(length)[None] % model.config.vocab_size
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        with torch.no_grad():
+            model(input_ids=tokens_BT, logits_to_keep=1)
+        seconds.append((time.perf_counter() - start) / length)
+    return 1000 * statistics.median(seconds[1:])
 
 
 def peak_rss_bytes() -> int:
@@ -127,6 +147,7 @@ def describe_agent(
         ratio_vs_fp32=4 * parameters / (count_parameters(shipped.path)[1] + experts),
         retention=retention,
         latency_ms_per_token_p50=None if latency is None else latency.ms_per_token_p50,
+        prompt_ms_per_token_p50=None if latency is None else latency.prompt_ms_per_token_p50,
         peak_rss_bytes=None if latency is None else latency.peak_rss_bytes,
         kernel=None if latency is None else latency.kernel,
     )

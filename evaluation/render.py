@@ -178,6 +178,7 @@ def _agent_rows(report: Report) -> list[tuple[str, str]]:
         ("ratio to 32-bit floats", number(agent.ratio_vs_fp32)),
         ("retention", number(agent.retention)),
         ("latency, ms a token (p50)", number(agent.latency_ms_per_token_p50)),
+        ("reading a prompt, ms a token (p50)", number(agent.prompt_ms_per_token_p50)),
         ("peak resident memory, bytes", number(agent.peak_rss_bytes)),
         *([("kernel", agent.kernel)] if agent.kernel else []),
     ]

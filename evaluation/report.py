@@ -70,6 +70,8 @@ class Agent(StrictModel):
     retention: float | None = None
     """Share of the uncompressed model's quality; null until a compression phase measures it."""
     latency_ms_per_token_p50: float | None = None
+    prompt_ms_per_token_p50: float | None = None
+    """Of reading a prompt in one pass."""
     peak_rss_bytes: int | None = None
     kernel: str | None = None
     """What multiplied with the packed weights; null for a model that is not packed."""

@@ -170,7 +170,7 @@ def _serve(fleet: "Fleet", arguments: argparse.Namespace) -> int:
     import uvicorn
 
     from deployment.simulator.app import make_app
-    from flows.serve import BACKLOG, _bound
+    from flows.serve import BACKLOG, bound
     from flows.up import Stopped, stop_signals
 
     if not 0 <= arguments.port < 2**16:
@@ -178,7 +178,7 @@ def _serve(fleet: "Fleet", arguments: argparse.Namespace) -> int:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     app = make_app(fleet, arguments.prompt_tokens)
     config = uvicorn.Config(app, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1)
-    with closing(_bound(arguments.host, arguments.port)) as bound, suppress(Stopped), stop_signals():
+    with closing(bound(arguments.host, arguments.port)) as bound, suppress(Stopped), stop_signals():
         bound.listen(BACKLOG)
         host, port = bound.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

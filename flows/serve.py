@@ -35,10 +35,10 @@ def serve(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     _check(arguments)
     key = _key(arguments.api_key_env)
-    with closing(_bound(arguments.host, arguments.port)) as bound:  # before the model takes seconds to open
+    with closing(bound(arguments.host, arguments.port)) as listening:  # before the model takes seconds to open
         try:
             with stop_signals():
-                _serve(arguments, key, bound)
+                _serve(arguments, key, listening)
         except Stopped:
             pass
     return 0
@@ -66,7 +66,7 @@ def _key(variable: str | None) -> str | None:
     return key
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
     """A socket that has the address. Raises `InputError` where it cannot be had."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]

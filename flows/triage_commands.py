@@ -55,7 +55,7 @@ def triage(arguments: argparse.Namespace) -> int:
 
     decision = decide(_need(arguments), _means(arguments))
     if arguments.json:
-        shown = {"best": decision.best.way if decision.best else None, "notes": list(decision.notes)}
+        shown: dict[str, Any] = {"best": decision.best.way if decision.best else None, "notes": list(decision.notes)}
         shown |= {"need": decision.need.model_dump(mode="json"), "options": [asdict(one) for one in decision.options]}
         print(json.dumps(shown, indent=2, default=str))
     else:

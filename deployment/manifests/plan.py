@@ -175,7 +175,9 @@ def _differs(stored_bits: float, precision: Precision) -> bool:
 
 
 def _image(candidate: Candidate, runtime: Runtime) -> str:
-    version = candidate.serving.version
+    version = candidate.serving.version.removeprefix("v")
+    if version.count(".") == 1:  # the engines' facts are by minor version
+        version += ".0"
     amd = candidate.accelerator is not None and candidate.accelerator.vendor.lower() == "amd"
     if runtime == "vllm":
         return f"vllm/vllm-openai{'-rocm' if amd else ''}:v{version or VLLM_VERSION}"

@@ -77,16 +77,16 @@ OFFSETS: dict[str, tuple[float, tuple[str, ...]]] = {
     "launch": (0.2, (*_ENGINES, "older", "disaggregated", "moe")),
     "sequence": (0.35, (*_ENGINES, "disaggregated", "latent", "dp")),
     "prompt": (
-        0.2,
+        0.26,
         (
             *(*_ENGINES, "latent", "older", "dp", "fp4", "bf16", "int4", "unpacked", "disaggregated", "moe"),
             *("state", "window", "sglang latent", "trtllm latent"),
         ),
     ),
     "interleave": (0.25, (*_ENGINES, "latent", "moe", "dp", "older", "fp4")),
-    "burst": (0.35, (*_ENGINES, "disaggregated", "guessed", "latent", "dp", "older", *_BY_ENGINE[:2])),
+    "burst": (0.5, (*_ENGINES, "disaggregated", "guessed", "latent", "dp", "older", *_BY_ENGINE[:2])),
     "request": (
-        0.35,
+        0.5,
         (
             *(*_ENGINES, "disaggregated", "guessed", "latent", "moe", "older", "dp", "window", "fp4"),
             *(*_BY_ENGINE, *_BY_AGE),

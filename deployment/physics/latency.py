@@ -2,12 +2,12 @@
 
     TPOT = step(B) + interleave · B / output · prompt              B = min(concurrency, slots)
     TTFT = prompt + queue · prompt + request + crowd · concurrency + first step + wait for a slot
-    queue = burst · concurrency + bunch · √concurrency
+    queue = burst · others + bunch · √others                       others = concurrency − 1
     wait = (concurrency − B) / X,     X = B / (output · TPOT)       (Little's law)
 
 A closed loop starts with all its requests at once, and mean TTFT keeps a trace of that: `burst`; later prompts meet by
-chance: `bunch`. Disaggregated, the
-decode pool is free of prompts, holds as many sequences as the prefill pool feeds it, and TTFT adds the handover.
+chance: `bunch`. Disaggregated, the decode pool is free of prompts, holds as many sequences as the prefill pool feeds
+it, and TTFT adds the handover.
 
 Fields of a `Case` are floats, or arrays (N,) (`stacked`), like those of `terms.Work`. Seconds throughout.
 """
@@ -22,8 +22,8 @@ from deployment.physics.terms import Quantity, Work, larger, smaller, stack
 
 LENGTH_SHARE = 0.95
 """Benchmarks draw lengths between 80 or 90 % and 100 % of the nominal one."""
-ROUNDS = 3
-"""Of the fixed point of a decode pool that its prefill pool feeds."""
+ROUNDS = 2
+"""Of the fixed point of a decode pool that its prefill pool feeds, from where it is on a straight line."""
 WAITS_SHARPNESS = 4.0
 """How sharply TTFT turns from its own time to a saturated pool's queue: a 4-norm is within 19 % of the maximum."""
 
@@ -115,7 +115,8 @@ def unhindered(
 
 def waiting_prompts(terms: Mapping[str, float], factors: Factors, concurrency: Quantity) -> Quantity:
     """Prompts before one's own, on average: what is left of the common start, and chance meetings (√n of n)."""
-    return (terms["burst"] * concurrency + terms["bunch"] * concurrency**0.5) * factors["burst"]
+    others = larger(concurrency - 1, 0.0)
+    return (terms["burst"] * others + terms["bunch"] * others**0.5) * factors["burst"]
 
 
 def interleaved(terms: Mapping[str, float], factors: Factors, prompt: Quantity, per_token: Quantity) -> Quantity:
@@ -132,13 +133,20 @@ def _disaggregated(
     terms: Mapping[str, float], factors: Factors, case: Case, most: Quantity, workers: Quantity, rate: Quantity
 ) -> Times:
     """The decode pool, fed with `rate` prompts per second, and the queue before a prefill pool that is full."""
-    batch = most
+    batch = _on_a_line(terms, factors, case, most, rate / workers * case.output_tokens)
     for _ in range(ROUNDS):
         step = token_seconds(terms, factors, case, larger(batch, 1.0))
         batch = smaller(most, larger(rate / workers * case.output_tokens * step, 0.5))
     tpot = token_seconds(terms, factors, case, larger(batch, 1.0))
     queue = larger(case.concurrency / rate - case.output_tokens * tpot, 1e-6)
     return Times(queue, tpot, batch)
+
+
+def _on_a_line(terms: Mapping[str, float], factors: Factors, case: Case, most: Quantity, tokens: Quantity) -> Quantity:
+    """The fixed point B = tokens per second · step(B) if the step were a straight line from 1 to `most` sequences."""
+    one, all_of_them = (token_seconds(terms, factors, case, batch) for batch in (1.0, larger(most, 1.0)))
+    slope = (all_of_them - one) / (larger(most, 1.0) - 1 + 1e-9)
+    return smaller(most, tokens * (one - slope) / larger(1 - tokens * slope, 1e-6))
 
 
 def _decode_workers(terms: Mapping[str, float], case: Case) -> Quantity:

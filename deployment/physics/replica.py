@@ -53,7 +53,8 @@ class Replica:
 
     def queued(self, concurrency: float) -> float:
         """Mean wait in a closed loop for the prompts before one's own."""
-        return self.burst * concurrency + self.bunch * math.sqrt(concurrency)
+        others = max(0.0, concurrency - 1)
+        return self.burst * others + self.bunch * math.sqrt(others)
 
 
 def replica(known: Coefficients, factors: decode.Factors, case: Case) -> Replica:

@@ -3,8 +3,8 @@
     minimise  Σ w · loss(error) + pull · Σ ((x − centre) / spread)² + Σ (u / effect)²
 
 `x` are the coefficients, `u` one offset of TPOT's and of TTFT's logarithm for every cell (a model on an accelerator
-under an engine): what is peculiar to a cell is put down to the cell, and not to the kind of system that it belongs to
-(a mixed model: Laird & Ware 1982). Predictions use `x` alone. Gauss–Newton with step halving; the loss is pseudo-Huber,
+under an engine): a kind of system is judged by its cells, and not by how often one of them was measured (a mixed model:
+Laird & Ware 1982). Predictions use `x` alone. Gauss–Newton with step halving; the loss is pseudo-Huber,
 by iterated weights (Holland & Welsch 1977); the effects are eliminated block by block, so they cost next to nothing.
 """
 

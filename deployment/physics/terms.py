@@ -8,6 +8,7 @@ Sources: FLOPs 2·N·S and causal attention 2·S²·heads·head_dim (Kaplan et a
 2022, arXiv 2205.05198); latent attention decodes in the compressed space (DeepSeek-V2, arXiv 2405.04434).
 """
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -54,19 +55,19 @@ class Work:
     tp_hops: Quantity
     """log2 of tensor parallelism."""
     fixed_bytes: Quantity
-    """Weights that every step reads, one accelerator and stage."""
+    """Weights that every step reads, one accelerator and stage; of the input embeddings it reads a few rows."""
     expert_bytes: Quantity
     """Weights of routed experts, one accelerator and stage."""
     unchosen: Quantity
     """Probability that a token does not choose a given expert: 1 − k/E; 0 where there are none."""
     linear_flops: Quantity
-    """Per token, whole stage: 2 · active weights."""
+    """Per token that is sampled, whole stage: 2 · active weights, the head among them."""
     sequence_bytes: Quantity
     """Keys, values and states that one step reads of one sequence, one accelerator and stage."""
     sequence_flops: Quantity
     """Attention of one step for one sequence, whole stage."""
     prompt_flops: Quantity
-    """Weights' part of one prompt, whole stage."""
+    """Weights' part of one prompt, whole stage; the head sees its last token only."""
     prompt_attention_flops: Quantity
     prompt_tokens: Quantity
     """Tokens of a prompt that are not in the prefix cache."""
@@ -85,7 +86,7 @@ def work(model: Model, accelerator: Accelerator, serving: Serving, prompt: float
     unchosen = 1 - group.active_experts / group.experts if group else 0.0
     expert_bytes = (most - least) / unchosen if unchosen else 0.0
     ep = serving.ep if group else 1
-    linear = 2.0 * (model.active_parameters - model.vocabulary * model.hidden) / pp
+    body = 2.0 * (model.active_parameters - model.embedding_parameters) / pp
     return Work(
         accelerators=float(pool),
         tp=float(serving.tp),
@@ -93,7 +94,7 @@ def work(model: Model, accelerator: Accelerator, serving: Serving, prompt: float
         stages=float(pp),
         bandwidth=accelerator.bandwidth,
         peak=peak_flops(accelerator, compute_format(model, accelerator, serving)),
-        peak_bf16=accelerator.flops["bf16"],
+        peak_bf16=peak_flops(accelerator, "bf16"),
         link=accelerator.network_bandwidth if crosses else accelerator.link_bandwidth,
         crosses=float(crosses),
         layers=model.depth / pp,
@@ -102,15 +103,15 @@ def work(model: Model, accelerator: Accelerator, serving: Serving, prompt: float
         state_layers=sum(g.count for g in model.layers if g.mixer == "state") / pp,
         hidden=float(model.hidden),
         routed=float(min(group.active_experts, ep)) if group and ep > 1 else 0.0,
-        ep_hops=_log2(ep),
-        tp_hops=_log2(serving.tp),
-        fixed_bytes=most - expert_bytes,
+        ep_hops=math.log2(ep),
+        tp_hops=math.log2(serving.tp),
+        fixed_bytes=most - expert_bytes - _looked_up_bytes(model, serving),
         expert_bytes=expert_bytes,
         unchosen=unchosen,
-        linear_flops=linear,
+        linear_flops=body + 2.0 * model.vocabulary * model.hidden / pp,
         sequence_bytes=bytes_per_sequence(model, round(context), serving.kv_bits, serving.tp) / pp,
         sequence_flops=sum(g.count * _step_flops(g, context) for g in model.layers) / pp,
-        prompt_flops=linear * (prompt - cached),
+        prompt_flops=body * (prompt - cached),
         prompt_attention_flops=sum(g.count * _prompt_flops(g, prompt, cached) for g in model.layers) / pp,
         prompt_tokens=prompt - cached,
     )
@@ -130,18 +131,21 @@ def larger(a: Quantity, b: Quantity) -> Quantity:
 
 
 def smaller(a: Quantity, b: Quantity) -> Quantity:
-    """Element-wise minimum of floats or arrays."""
+    """Element-wise minimum of floats or arrays; exact while they differ by less than ten powers of ten."""
     return (a + b - abs(a - b)) / 2
+
+
+def _looked_up_bytes(model: Model, serving: Serving) -> float:
+    """The input embeddings where they are a table of their own, one accelerator and stage."""
+    table = model.vocabulary * model.hidden
+    if model.embedding_parameters < 2 * table:
+        return 0.0
+    bits = model.embedding_bits if serving.precision == "stored" else 16.0
+    return table * bits / 8 / serving.tp / serving.pp
 
 
 def _experts(model: Model) -> LayerGroup | None:
     return next((group for group in model.layers if group.experts), None)
-
-
-def _log2(number: int) -> float:
-    from math import log2
-
-    return log2(number)
 
 
 def _seen(group: LayerGroup, context: float) -> float:

@@ -29,6 +29,8 @@ class Measured:
 
     seconds_per_token: float
     """Median of one generated token, one request at a time."""
+    seconds_per_prompt_token: float
+    """Median of a prompt that is read in one pass, by its tokens."""
     peak_bytes: int
     """Resident memory of the process at its peak."""
     bytes_on_disk: int
@@ -76,14 +78,16 @@ def _retention(agent: Mapping[str, Any], file: Path) -> tuple[Quality, ...]:
 
 
 def _measured(agent: Mapping[str, Any], machine: object, file: Path) -> Measured | None:
-    """The CPU's measurement; None unless both time and memory were taken."""
+    """The CPU's measurement; None unless times and memory were taken."""
     milliseconds, peak = agent.get("latency_ms_per_token_p50"), agent.get("peak_rss_bytes")
-    if milliseconds is None or peak is None or not isinstance(machine, Mapping):
+    reading = agent.get("prompt_ms_per_token_p50")
+    if milliseconds is None or reading is None or peak is None or not isinstance(machine, Mapping):
         return None
     cores = max(1, int(_number(machine.get("cores"), "machine.cores", file)))
     where = f"{machine.get('cpu', 'a CPU')}, {cores} cores"
     return Measured(
         seconds_per_token=_number(milliseconds, "agent.latency_ms_per_token_p50", file) / 1e3,
+        seconds_per_prompt_token=_number(reading, "agent.prompt_ms_per_token_p50", file) / 1e3,
         peak_bytes=int(_number(peak, "agent.peak_rss_bytes", file)),
         bytes_on_disk=int(_number(agent.get("bytes_on_disk"), "agent.bytes_on_disk", file)),
         cores=cores,

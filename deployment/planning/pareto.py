@@ -7,6 +7,9 @@ from deployment.model import Quality
 from deployment.planning.candidate import Candidate
 from deployment.planning.request import Rank
 
+LEAST_WRONG = 1.0
+"""Percent: a benchmark does not tell better models apart."""
+
 
 def front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """Candidates that no other equals or beats in cost, end-to-end latency and quality at once; cheapest first.
@@ -24,7 +27,7 @@ def front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 def ranked(candidates: Sequence[Candidate], rank: Rank) -> tuple[Candidate, ...]:
     """Best first; ties go to the cheaper, then the faster, then by name, so that the order is always the same."""
-    key = _balance(front(candidates)) if rank == "balance" else KEYS[rank]
+    key = _balance(candidates) if rank == "balance" else KEYS[rank]
     return tuple(sorted(candidates, key=lambda c: (key(c), *_costs(c), c.system)))
 
 
@@ -44,27 +47,21 @@ def _costs(candidate: Candidate) -> tuple[float, float, float]:
 
 
 def _balance(candidates: Sequence[Candidate]) -> Callable[[Candidate], float]:
-    """Sum of three places between the best (0) and the worst (1) of `candidates`: log cost, log latency, quality.
+    """Log cost + log latency + log of the share that the model gets wrong.
 
-    Logarithms, because twice the price is as much worse from 1 to 2 USD as from 10 to 20. What has no score cannot be
-    balanced and comes after all that has one; where nobody has one, quality does not count.
+    Twice the price is as bad as twice the time, and as good as half the mistakes. What else there is to choose from
+    changes nothing in the order of two. What has no score cannot be balanced and comes after all that has one; where
+    nobody has one, quality does not count.
     """
-    known = [c for c in candidates if c.quality] or list(candidates)
-    axes: list[Callable[[Candidate], float]] = [
-        lambda c: math.log(max(c.cost_per_hour, 1e-9)),
-        lambda c: math.log(max(c.e2e_p95, 1e-9)),
-        lambda c: -(c.quality.score if c.quality else 0.0),
-    ]
-    bounds = [(min(map(axis, known)), max(map(axis, known))) for axis in axes] if known else []
     scored = any(c.quality for c in candidates)
 
-    def place(candidate: Candidate) -> float:
+    def loss(candidate: Candidate) -> float:
         if scored and not candidate.quality:
             return math.inf
-        pairs = zip(axes, bounds, strict=True)
-        return sum((axis(candidate) - low) / (high - low) for axis, (low, high) in pairs if high > low)
+        wrong = max(LEAST_WRONG, 100 - candidate.quality.score) if candidate.quality else 100.0
+        return math.log(max(candidate.cost_per_hour, 1e-9) * max(candidate.e2e_p95, 1e-9) * wrong)
 
-    return place
+    return loss
 
 
 KEYS: dict[str, Callable[[Candidate], float]] = {

@@ -1,8 +1,8 @@
 """A small agent on CPUs: as many processes as its measured time per token needs, one request at a time each.
 
-There is no physics of CPUs here, only the measurement that the agent's report carries. A prompt's tokens are counted
-like generated ones, because the report times no prefill: an upper bound, as a prompt is read in one go. The queue in
-front of each process is that of `deployment/physics/queueing.py`.
+There is no physics of CPUs here, only what was measured and the agent's report carries: the time of a generated token,
+and that of a token of a prompt, which is read in one go. The queue in front of each process is that of
+`deployment/physics/queueing.py`.
 """
 
 from deployment.model import Model
@@ -28,20 +28,21 @@ def solve(agent: OwnAgent, workload: Workload, most: int) -> Fleet | Rejection:
         words = "its report has no latency or no peak memory, and there is no physics of CPUs to fall back on"
         return subject.reject("physics", "not measured", "a time per token", words=words)
     token, prompt, output = measured.seconds_per_token, workload.prompt, workload.output
+    read = measured.seconds_per_prompt_token
     writing = (output.p95 - 1) * token
-    alone = subject.missed(Latencies(prompt.p95 * token, token, prompt.p95 * token + writing), workload, ALONE)
+    alone = subject.missed(Latencies(prompt.p95 * read, token, prompt.p95 * read + writing), workload, ALONE)
     if alone:
         return alone
-    service = Service(prefill=prompt.mean * token, base=token)
+    service = Service(prefill=prompt.mean * read, base=token)
     seen: dict[int, tuple[Queue, Latencies]] = {}
 
     def meets(replicas: int) -> bool:
         queue = open_loop(service, workload.peak_rate / replicas, output.mean)
-        ttft = queue.ttft_percentiles[95] + (prompt.p95 - prompt.mean) * token
+        ttft = queue.ttft_percentiles[95] + (prompt.p95 - prompt.mean) * read
         seen[replicas] = queue, Latencies(ttft, token, ttft + writing)
         return subject.missed(seen[replicas][1], workload) is None
 
-    replicas = least(meets, most, round(workload.peak_rate * (prompt.mean + output.mean) * token))
+    replicas = least(meets, most, round(workload.peak_rate * (prompt.mean * read + output.mean * token)))
     if replicas is None:
         return too_few(subject, seen[most][1], workload, most)
     queue, latencies = seen[replicas]
@@ -66,9 +67,8 @@ def _estimate(model: Model, measured: Measured, queue: Queue, workload: Workload
         floor_tpot=0.0,
         parts={"measured": token},
         notes=(
-            f"time per token and memory are measured on {measured.machine}; how much the rented CPU differs is not "
+            f"times per token and memory are measured on {measured.machine}; how much the rented CPU differs is not "
             "known, so there is no interval",
-            "a prompt's tokens count like generated ones: an upper bound, as no prefill was timed",
         ),
     )
 

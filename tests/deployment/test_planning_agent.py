@@ -17,7 +17,7 @@ CONFIG = {
 }  # fmt: skip
 AGENT = {
     "path": "checkpoints/tiny/adas", "bytes_on_disk": 800_000, "parameters": 1_000_576, "ratio_vs_fp32": 5.0,
-    "retention": 0.97, "latency_ms_per_token_p50": 5.0, "peak_rss_bytes": 900 * 2**20,
+    "retention": 0.97, "latency_ms_per_token_p50": 5.0, "prompt_ms_per_token_p50": 2.0, "peak_rss_bytes": 900 * 2**20,
 }  # fmt: skip
 SHORT = {
     "use_case": "extraction", "traffic": {"rate": 2.0}, "prompt": {"mean": 80, "p95": 100},
@@ -43,14 +43,14 @@ def test_what_the_report_says(run):
     agent = own_agent(run)
     assert agent.model.parameters == pytest.approx(1_000_576, rel=0.01)
     assert [(q.benchmark, q.score) for q in agent.model.quality] == [("retention", pytest.approx(97.0))]
-    assert agent.measured.seconds_per_token == 0.005
+    assert (agent.measured.seconds_per_token, agent.measured.seconds_per_prompt_token) == (0.005, 0.002)
     assert agent.measured.machine == "AMD EPYC, 2 cores"
     assert own_agent(run / "report.json").model == agent.model
 
 
 def test_on_cpus_by_the_measurement(run):
-    """2 requests a second of 80 + 20 tokens at 5 ms are 1.0 s of work a second: more than one process's."""
-    request = Request.parse({**SHORT, "accelerators": ["cpu"], "rank": "cost"}, "request")
+    """4 requests a second of 80 tokens read at 2 ms and 20 written at 5 ms are 1.04 s of work a second."""
+    request = Request.parse({**SHORT, "traffic": {"rate": 4.0}, "accelerators": ["cpu"], "rank": "cost"}, "request")
     agent = own_agent(run)
     answer = recommend(request, catalogue(request, agent))
     chosen = answer.chosen

@@ -86,7 +86,7 @@ def test_engine_and_precision_need_the_hardware():
 
 
 def test_floors_by_hand():
-    """10 layers of 5,000 weights and 10,000 of embeddings, 16 bits: 120 kB a token; a cache of 820 tokens of 1,280 B."""
+    """10 layers of 5,000 weights and 10,000 of embeddings, 16 bits: 120 kB; a cache of 820 tokens of 1,280 B."""
     _, workload = asked(prompt={"mean": 800, "p95": 2000}, output={"mean": 40, "p95": 120})
     work = demand(MODEL, Serving(), workload)
     assert tpot_floor(work, CARD) == pytest.approx((120e3 + 820 * 10 * 2 * 4 * 8 * 2) / 1e9)

@@ -58,7 +58,7 @@ def test_the_json_has_the_contracts_keys(tmp_path: Path) -> None:
     assert set(body["phases"][0]["metrics"][0]) == {"name", "split", "value", "stderr", "n", "unit", "parent"}
     assert set(body["agent"]) == {
         "path", "bytes_on_disk", "parameters", "ratio_vs_fp32", "retention", "latency_ms_per_token_p50",
-        "peak_rss_bytes", "packed", "kernel", "expert_bytes",
+        "prompt_ms_per_token_p50", "peak_rss_bytes", "packed", "kernel", "expert_bytes",
     }  # fmt: skip
     assert body["agent"]["retention"] is None and body["recommendation"] is None
 

@@ -154,3 +154,19 @@ def test_what_is_never_sent(api_server: Any, manifests: list[dict[str, Any]], me
     with pytest.raises(InputError, match=message):
         run(api_server, manifests)
     assert api_server.asked == []
+
+
+def test_kserves_kinds_against_their_crds(api_server: Any, kserve_crds: dict[Any, Any]) -> None:
+    api_server.crds, api_server.delay = kserve_crds, 0.5
+    one = {"name": "kserve-container", "image": "vllm/vllm-openai:v0.22.0"}
+    service = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "qwen"},
+        "spec": {"predictor": {"containers": [one]}},
+    }
+    assert [done.action for done in run(api_server, [service])] == ["created"]
+    wrong = copy.deepcopy(service)
+    wrong["spec"]["predictor"]["tensorParallelSize"] = 2
+    with pytest.raises(InputError, match="spec.predictor: unknown field 'tensorParallelSize'"):
+        run(api_server, [wrong])
