@@ -85,9 +85,9 @@ def _prompt_ms_per_token(model: Any, repeats: int) -> float:
     """One unmeasured pass over a prompt, then the repeats."""
     import torch
 
-    length = min(PREFILL_TOKENS, model.config.max_position_embeddings)
+    length = min(PREFILL_TOKENS, int(model.config.max_position_embeddings))
     tokens_BT = torch.arange(length)[None] % model.config.vocab_size
-    seconds = []
+    seconds: list[float] = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         with torch.no_grad():

@@ -178,13 +178,13 @@ def _serve(fleet: "Fleet", arguments: argparse.Namespace) -> int:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     app = make_app(fleet, arguments.prompt_tokens)
     config = uvicorn.Config(app, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1)
-    with closing(bound(arguments.host, arguments.port)) as bound, suppress(Stopped), stop_signals():
-        bound.listen(BACKLOG)
-        host, port = bound.getsockname()[:2]
+    with closing(bound(arguments.host, arguments.port)) as listening, suppress(Stopped), stop_signals():
+        listening.listen(BACKLOG)
+        host, port = listening.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         if arguments.json:
             print(json.dumps({"url": url, "model": fleet.model, "replicas": len(fleet.engines)}), flush=True)
         else:
             print(f"{fleet.model} is simulated at {url}/v1 ({len(fleet.engines)} replicas); Ctrl-C ends it", flush=True)
-        uvicorn.Server(config).run(sockets=[bound])
+        uvicorn.Server(config).run(sockets=[listening])
     return 0
