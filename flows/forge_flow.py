@@ -20,9 +20,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
+from deployment.atlas import own
 from evaluation.config import EvaluationConfig
 from evaluation.render import render_markdown
-from evaluation.report import Report, write_report
+from evaluation.report import Agent, Report, write_report
 from evaluation.size_plot import size_plot
 from flows.aftermath import end_tracking
 from flows.approval import check_approval, decide
@@ -196,7 +197,7 @@ def report_task(
     report = summarise(config, started(folder), seconds, data, outcomes, agent)
     write_report(folder, report)
     if agent is not None and config.plan.enabled:
-        report = with_plan(report, config, folder, tracker)
+        report = with_plan(report, agent, config, folder, tracker)
     size_plot(report).savefig(folder / "size-and-quality.png", dpi=120)
     markdown = render_markdown(report)
     tracker.report(markdown)
@@ -206,9 +207,10 @@ def report_task(
     return report
 
 
-def with_plan(report: Report, config: ForgeConfig, folder: Path, tracker: Tracker) -> Report:
-    """The report with what to rent for its agent; a plan that cannot be made costs the run nothing."""
+def with_plan(report: Report, agent: Agent, config: ForgeConfig, folder: Path, tracker: Tracker) -> Report:
+    """The report with what to rent for its agent, which enters the atlas; what cannot be planned costs the run nothing."""
     try:
+        own.enter(Path(agent.packed or agent.path), path=config.out / own.DEFAULT.name)
         planned = recommend_task(config.plan.request, folder / "plan", folder, tracker)
     except ForgeError as error:
         say(f"recommend: {error}")

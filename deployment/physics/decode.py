@@ -51,9 +51,12 @@ def step_seconds(
 
 
 def floor_seconds(pool: Work, batch: Quantity) -> Quantity:
-    """Bytes that one step has to read / bandwidth, all stages: no step is faster on any engine."""
+    """Bytes that one step has to read / bandwidth, all stages: what no prediction is allowed to be below.
+
+    Weights as usual in such a floor, all of a dense checkpoint: input embeddings too, though a step looks up few rows.
+    """
     here = batch / pool.stages
-    rank_bytes = weight_bytes(pool, here) + here / pool.dp * pool.sequence_bytes
+    rank_bytes = weight_bytes(pool, here) + pool.table_bytes + here / pool.dp * pool.sequence_bytes
     return pool.stages * rank_bytes / pool.bandwidth
 
 

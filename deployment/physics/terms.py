@@ -56,6 +56,8 @@ class Work:
     """log2 of tensor parallelism."""
     fixed_bytes: Quantity
     """Weights that every step reads, one accelerator and stage; of the input embeddings it reads a few rows."""
+    table_bytes: Quantity
+    """Input embeddings that are a table of their own: the usual floor counts them, a step does not read them."""
     expert_bytes: Quantity
     """Weights of routed experts, one accelerator and stage."""
     unchosen: Quantity
@@ -105,7 +107,8 @@ def work(model: Model, accelerator: Accelerator, serving: Serving, prompt: float
         routed=float(min(group.active_experts, ep)) if group and ep > 1 else 0.0,
         ep_hops=math.log2(ep),
         tp_hops=math.log2(serving.tp),
-        fixed_bytes=most - expert_bytes - _looked_up_bytes(model, serving),
+        fixed_bytes=most - expert_bytes - (table := _table_bytes(model, serving)),
+        table_bytes=table,
         expert_bytes=expert_bytes,
         unchosen=unchosen,
         linear_flops=body + 2.0 * model.vocabulary * model.hidden / pp,
@@ -135,7 +138,7 @@ def smaller(a: Quantity, b: Quantity) -> Quantity:
     return (a + b - abs(a - b)) / 2
 
 
-def _looked_up_bytes(model: Model, serving: Serving) -> float:
+def _table_bytes(model: Model, serving: Serving) -> float:
     """The input embeddings where they are a table of their own, one accelerator and stage."""
     table = model.vocabulary * model.hidden
     if model.embedding_parameters < 2 * table:

@@ -115,6 +115,8 @@ def test_no_reading_is_faster_than_the_bandwidth() -> None:
     pool = case(MOE).decode
     for batch in (1.0, 7.0, 500.0):
         assert decode.step_seconds(USUAL, fast, pool, batch) >= decode.floor_seconds(pool, batch)
+    parts = decode.parts(USUAL, fast, replace(pool, table_bytes=0.0), 7.0)
+    assert parts["weights"] + parts["kv"] == pytest.approx(decode.floor_seconds(replace(pool, table_bytes=0.0), 7.0))
 
 
 def test_a_pipeline_halves_the_work_of_a_stage_and_visits_all() -> None:

@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 
+from deployment.atlas import own
 from deployment.planning.request import Request
 from evaluation.report import Report
 from flows.parameters import ForgeConfig
@@ -47,6 +48,8 @@ def test_a_run_ends_with_the_plan_of_its_agent(done: Report, original: ForgeConf
     written = json.loads((original.folder / "report.json").read_text())["recommendation"]
     assert written == told
     assert (original.folder / "plan" / "recommendation.md").is_file() == (told["system"] is not None)
+    entered = own.models(original.out / "atlas.json")
+    assert [model.name for model in entered] == [done.agent.packed] if done.agent else False
 
 
 def test_the_same_request_gives_the_same_files(tmp_path: Path) -> None:
