@@ -208,7 +208,7 @@ def report_task(
 
 
 def with_plan(report: Report, agent: Agent, config: ForgeConfig, folder: Path, tracker: Tracker) -> Report:
-    """The report with what to rent for its agent, which enters the atlas; what cannot be planned costs the run nothing."""
+    """The report with what to rent for its agent, which enters the atlas; no plan costs the run nothing."""
     try:
         own.enter(Path(agent.packed or agent.path), path=config.out / own.DEFAULT.name)
         planned = recommend_task(config.plan.request, folder / "plan", folder, tracker)
