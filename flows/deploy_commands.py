@@ -16,7 +16,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.console import say
 from phases.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ def add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def deploy(arguments: argparse.Namespace) -> int:
     """Check, apply, wait; or take everything back."""
+    from flows.console import say  # tqdm: the command line itself works with nothing installed
+
     if arguments.timeout <= 0:
         raise InputError(f"--timeout {arguments.timeout:g}: give seconds above 0")
     manifests = [one for path in arguments.manifests for one in read(path)]

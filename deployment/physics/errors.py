@@ -22,6 +22,20 @@ def summary(difference: Array) -> dict[str, dict[str, float]]:
     }
 
 
+def coverage(difference: Array, engines: Sequence[str], groups: Sequence[str]) -> dict[str, float]:
+    """Percent of the points within an interval that is made of the other groups' errors only: TPOT, TTFT."""
+    labels, of, inside = np.array(groups), np.array(engines), np.zeros(difference.shape, dtype=np.bool_)
+    for group in sorted(set(groups)):
+        held = labels == group
+        made = intervals(difference[:, ~held], list(of[~held]))
+        for engine in sorted(set(of[held])):
+            rows = held & (of == engine)
+            for index, name in enumerate(TIMES):
+                low, high = made.get(engine, made["all"])[name]
+                inside[index, rows] = (low <= -difference[index, rows]) & (-difference[index, rows] <= high)
+    return {name: round(100 * float(row.mean()), 2) for name, row in zip(TIMES, inside, strict=True)}
+
+
 def intervals(difference: Array, engines: Sequence[str]) -> dict[str, dict[str, list[float]]]:
     """10th and 90th percentile of log(measured / predicted), of all points and of each engine with enough of them."""
     labels = np.array(engines)

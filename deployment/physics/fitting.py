@@ -1,12 +1,15 @@
 """Fit the coefficients of the latency formulas on measured points, and say how well they predict what they never saw.
 
-    python -m deployment.physics.fitting benchmarks.csv --out deployment/physics/coefficients.json      (15 min, CPU)
+    python -m deployment.physics.fitting benchmarks.csv --out deployment/physics/coefficients.json      (20 min, CPU)
 
 All terms and offsets at once, TPOT and TTFT together, most probable under their priors (`solving.py`). The result is
 deterministic. Errors that it reports are out of fold: every (model, accelerator) pair is predicted by a fit that saw
 none of its points. Published variants of one architecture (DeepSeek-V3, -R1, NVFP4 …) are one model there, or the same
-run would stand on both sides; `out_of_fold_by_name` has the figures without that care. Priors, curve and effects were
-settled by comparing some thirty settings by these very errors, so that they flatter by some tenths of a percent.
+run would stand on both sides; `out_of_fold_by_name` has the figures without that care. `without_the_model` and
+`without_the_accelerator` leave out all points of one: what to expect of a system that is new altogether.
+
+Priors, curve and effects were settled by comparing some thirty settings by these very errors, so that the figures
+flatter by some tenths of a percent.
 """
 
 import argparse
@@ -22,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployment.physics.coefficients import FILE, OFFSETS, TERMS, Coefficients
-from deployment.physics.errors import intervals, summary
+from deployment.physics.errors import coverage, intervals, summary
 from deployment.physics.latency import Case, closed_loop, stacked
 from deployment.physics.solving import Array, Problem, solve
 from deployment.physics.terms import Work
@@ -124,11 +127,8 @@ def fitted(path: Path) -> Coefficients:
     """Coefficients of all points of a file, with the errors of each point's prediction out of fold."""
     rows = read_rows(path)
     points = Points([point for _, point in usable(rows)])
-    everything = np.ones(len(points.points), dtype=np.bool_)
-    x = fit(points, everything)
+    x = fit(points, np.ones(len(points.points), dtype=np.bool_))
     unseen = out_of_fold(points, points.pairs, x) - points.observed
-    by_name = out_of_fold(points, points.names, x) - points.observed
-    seen = predicted(x, points.case) - points.observed
     engines = [point.engine for point in points.points]
     report = {
         "date": date.today().isoformat(),
@@ -136,9 +136,12 @@ def fitted(path: Path) -> Coefficients:
         "points": len(points.points),
         "share_read": len(points.points) / len(rows),
         "pairs": len(set(points.pairs)),
+        "in_sample": summary(predicted(x, points.case) - points.observed),
         "out_of_fold": summary(unseen),
-        "out_of_fold_by_name": summary(by_name),
-        "in_sample": summary(seen),
+        "out_of_fold_coverage_percent": coverage(unseen, engines, points.pairs),
+        "out_of_fold_by_name": _left_out(points, points.names, x),
+        "without_the_model": _left_out(points, [point.architecture for point in points.points], x),
+        "without_the_accelerator": _left_out(points, [point.accelerator.name for point in points.points], x),
         "intervals": intervals(unseen, engines),
         "seen": {
             "engines": sorted(set(engines)),
@@ -147,6 +150,11 @@ def fitted(path: Path) -> Coefficients:
         },
     }
     return coefficients(x, report)
+
+
+def _left_out(points: Points, groups: Sequence[str], x: Array) -> dict[str, dict[str, float]]:
+    """Errors of points that are predicted without their group."""
+    return summary(out_of_fold(points, groups, x) - points.observed)
 
 
 def write(known: Coefficients, out: Path) -> None:

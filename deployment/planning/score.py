@@ -35,11 +35,17 @@ class Weights(StrictModel):
     """Points for each term; the defaults are the PRD's and add up to 100."""
 
     task: float = pydantic.Field(default=40, ge=0)
+    """1 where the model is published for the task."""
     context: float = pydantic.Field(default=15, ge=0)
+    """Room beyond the context that is needed."""
     latency: float = pydantic.Field(default=15, ge=0)
+    """What is left of the objectives."""
     vram: float = pydantic.Field(default=15, ge=0)
+    """What the traffic leaves of the KV pool."""
     licence: float = pydantic.Field(default=10, ge=0)
+    """1 without conditions on use, half with."""
     margin: float = pydantic.Field(default=5, ge=0)
+    """What is left of the budget."""
 
     def score(self, terms: dict[str, float]) -> float:
         """Weighted sum of `terms`, scaled such that all ones give 100 whatever the weights add up to."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployment.physics.errors import intervals, summary
+from deployment.physics.errors import coverage, intervals, summary
 from deployment.physics.fitting import (
     NAMES,
     PROBLEM,
@@ -156,6 +156,16 @@ def test_errors_and_intervals_by_hand() -> None:
     assert set(found) == {"all"}  # four points are too few for an engine of its own
     assert found["all"]["ttft"] == [0.0, 0.0]
     assert found["all"]["tpot"][0] == pytest.approx(float(np.quantile(-difference[0], 0.1)), abs=1e-4)
+
+
+def test_coverage_of_intervals_that_others_made() -> None:
+    rng = np.random.default_rng(3)
+    alike = rng.normal(0, 0.2, (2, 2000))
+    groups = [f"pair {index % 5}" for index in range(2000)]
+    found = coverage(alike, ["vllm"] * 2000, groups)
+    assert found["tpot"] == pytest.approx(80, abs=3)
+    alike[1, ::5] += 2.0  # one pair is off altogether
+    assert coverage(alike, ["vllm"] * 2000, groups)["ttft"] < 75
 
 
 def test_coefficients_are_written_as_they_are_read(tmp_path: Path) -> None:

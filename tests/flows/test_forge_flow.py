@@ -156,7 +156,7 @@ def test_tracking_has_a_parent_run_and_one_for_each_phase(done: Report, original
 def test_tracking_keeps_pictures_and_report(done: Report, original: ForgeConfig) -> None:
     client = MlflowClient(f"sqlite:///{original.out.resolve()}/mlflow.db")
     names = [{a.path for a in client.list_artifacts(run.info.run_id)} for run in tracked(original)]
-    assert names[0] == {"report.md", "agent"}
+    assert names[0] == {"report.md", "agent", "plan"}
     assert {"loss.png", "matrix.png", "judgement.json"} in names
     assert {"evolution.png", "matrix.png", "judgement.json"} in names
     common = {"loss.png", "matrix.png", "judgement.json"}
