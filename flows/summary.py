@@ -81,7 +81,7 @@ def _latency(shipped: Checkpoint, path: Path) -> Latency:
 
 
 def retention(outcomes: Sequence[Outcome]) -> float | None:
-    """What the agent has of the right answers that the model had before it was compressed, mean over the tasks.
+    """What the agent has of the right answers of the model before it was compressed: mean of tasks, each 1 at most.
 
     Not measured where no compressing phase passed. All phases are judged on the same items.
     """
@@ -92,7 +92,7 @@ def retention(outcomes: Sequence[Outcome]) -> float | None:
     before, after = compressed.judgement, passed[-1].judgement
     name = passed[-1].stage.phase.name
     pairs = [(after.metric(f"{name}/{NAMES[t]}").value, before.metric(f"parent/{NAMES[t]}").value) for t in TASKS]
-    shares = [ours / theirs for ours, theirs in pairs if theirs]
+    shares = [min(1.0, ours / theirs) for ours, theirs in pairs if theirs]  # what was learnt since hides no loss
     return sum(shares) / len(shares) if shares else None
 
 

@@ -5,8 +5,8 @@
 All terms and offsets at once, TPOT and TTFT together, most probable under their priors (`solving.py`). The result is
 deterministic. Errors that it reports are out of fold: every (model, accelerator) pair is predicted by a fit that saw
 none of its points. Published variants of one architecture (DeepSeek-V3, -R1, NVFP4 …) are one model there, or the same
-run would stand on both sides; `out_of_fold_by_name` has the figures without that care. `without_the_model` and
-`without_the_accelerator` leave out all points of one: what to expect of a system that is new altogether.
+run would stand on both sides. `without_the_model` and `without_the_accelerator` leave out all points of one: what to
+expect of a system that is new altogether.
 
 Priors, curve and effects were settled by comparing some thirty settings by these very errors, so that the figures
 flatter by some tenths of a percent.
@@ -31,7 +31,7 @@ from deployment.physics.solving import Array, Problem, solve
 from deployment.physics.terms import Work
 from deployment.physics.validation_rows import Measured, read_rows, usable
 
-STEPS, FOLD_STEPS = 30, 6
+STEPS = 40
 NUDGE = 1e-4
 """Of a numerical derivative, in logarithms."""
 NAMES = (*TERMS, *(f"{factor}:{feature}" for factor, (_, features) in OFFSETS.items() for feature in features))
@@ -58,7 +58,6 @@ class Points:
         self.case = stacked([point.case for point in points])
         self.observed: Array = np.log(np.array([[p.tpot for p in points], [p.ttft for p in points]]))
         self.pairs = [f"{point.architecture} on {point.accelerator.name}" for point in points]
-        self.names = [f"{point.name} on {point.accelerator.name}" for point in points]
         self.cells = numbered([f"{pair}, {p.engine} {p.mode}" for pair, p in zip(self.pairs, points, strict=True)])
 
 
@@ -94,19 +93,19 @@ def derivatives(x: Array, case: Case) -> Array:
     return columns
 
 
-def fit(points: Points, rows: NDArray[np.bool_], start: Array = PROBLEM.centre, steps: int = STEPS) -> Array:
-    """The most probable coefficients of some of the points."""
+def fit(points: Points, rows: NDArray[np.bool_], steps: int = STEPS) -> Array:
+    """The most probable coefficients of some of the points, from the priors on."""
     case, cells = chosen(points.case, rows), numbered(list(points.cells[rows]))
     by = (lambda x: predicted(x, case)), (lambda x: derivatives(x, case))
-    return solve(PROBLEM, *by, points.observed[:, rows], cells, start, steps)
+    return solve(PROBLEM, *by, points.observed[:, rows], cells, PROBLEM.centre, steps)
 
 
-def out_of_fold(points: Points, groups: Sequence[str], start: Array) -> Array:
+def out_of_fold(points: Points, groups: Sequence[str], steps: int = STEPS) -> Array:
     """log TPOT and log TTFT of every point from a fit without its group, (2, N)."""
     labels, answer = np.array(groups), np.empty_like(points.observed)
     for group in sorted(set(groups)):
         held = labels == group
-        x = fit(points, ~held, start, FOLD_STEPS)
+        x = fit(points, ~held, steps)
         answer[:, held] = predicted(x, chosen(points.case, held))
     return answer
 
@@ -128,7 +127,7 @@ def fitted(path: Path) -> Coefficients:
     rows = read_rows(path)
     points = Points([point for _, point in usable(rows)])
     x = fit(points, np.ones(len(points.points), dtype=np.bool_))
-    unseen = out_of_fold(points, points.pairs, x) - points.observed
+    unseen = out_of_fold(points, points.pairs) - points.observed
     engines = [point.engine for point in points.points]
     report = {
         "date": date.today().isoformat(),
@@ -139,9 +138,8 @@ def fitted(path: Path) -> Coefficients:
         "in_sample": summary(predicted(x, points.case) - points.observed),
         "out_of_fold": summary(unseen),
         "out_of_fold_coverage_percent": coverage(unseen, engines, points.pairs),
-        "out_of_fold_by_name": _left_out(points, points.names, x),
-        "without_the_model": _left_out(points, [point.architecture for point in points.points], x),
-        "without_the_accelerator": _left_out(points, [point.accelerator.name for point in points.points], x),
+        "without_the_model": _left_out(points, [point.architecture for point in points.points]),
+        "without_the_accelerator": _left_out(points, [point.accelerator.name for point in points.points]),
         "intervals": intervals(unseen, engines),
         "seen": {
             "engines": sorted(set(engines)),
@@ -152,9 +150,9 @@ def fitted(path: Path) -> Coefficients:
     return coefficients(x, report)
 
 
-def _left_out(points: Points, groups: Sequence[str], x: Array) -> dict[str, dict[str, float]]:
+def _left_out(points: Points, groups: Sequence[str]) -> dict[str, dict[str, float]]:
     """Errors of points that are predicted without their group."""
-    return summary(out_of_fold(points, groups, x) - points.observed)
+    return summary(out_of_fold(points, groups) - points.observed)
 
 
 def write(known: Coefficients, out: Path) -> None:

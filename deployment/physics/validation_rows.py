@@ -42,8 +42,6 @@ _NEEDED = ("model_path", "system", "backend", "mode", "isl", "osl", "silicon_ttf
 class Measured:
     """One measured point and the case that it is; seconds."""
 
-    name: str
-    """Of the model, as the row has it."""
     model: Model
     accelerator: Accelerator
     serving: Serving
@@ -107,7 +105,7 @@ def measured(row: Row) -> Measured:
         features=kind,
     )
     ttft, tpot = (_number(row, f"silicon_{name}_ms") / 1e3 for name in ("ttft", "tpot"))
-    return Measured(row["model_path"], model, accelerator, pools[1], row["mode"], case, ttft, tpot)
+    return Measured(model, accelerator, pools[1], row["mode"], case, ttft, tpot)
 
 
 @cache

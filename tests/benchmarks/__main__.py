@@ -1,6 +1,6 @@
 """`make bench`: every benchmark as a table on the terminal and JSON in `checkpoints/bench.json`.
 
-    python -m tests.benchmarks [--pairs 5] [--only training,muon,merging,overhead,thoughts,ternary,compression]
+    python -m tests.benchmarks [--pairs 5] [--only training,muon,merging,overhead,thoughts,ternary,compression,planning]
 
 Run it on a quiet machine: it takes about 35 minutes on two cores. For figures of a
 real compressed agent give one to `python -m tests.benchmarks.compression`.
@@ -22,7 +22,7 @@ def main() -> None:
     """Run the chosen benchmarks and write their figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--only", default="training,muon,merging,overhead,thoughts,ternary,compression")
+    parser.add_argument("--only", default="training,muon,merging,overhead,thoughts,ternary,compression,planning")
     arguments = parser.parse_args()
     chosen = set(arguments.only.split(","))
     settle_environment()
@@ -33,6 +33,7 @@ def main() -> None:
         merging,
         muon,
         overhead,
+        planning,
         ternary_decode,
         ternary_matmul,
         thoughts,
@@ -61,11 +62,15 @@ def main() -> None:
         rows += ternary_matmul.run(arguments.pairs) + ternary_decode.run(arguments.pairs)
     if "compression" in chosen:
         extra["compression"] = compression.run_small(arguments.pairs)
+    if "planning" in chosen:
+        extra["planning"] = planning.run(arguments.pairs)
     print(table(rows))
     if "first_flow_extra_seconds" in extra:
         print(f"first flow of a process (ephemeral server start): {extra['first_flow_extra_seconds']} s more")
     for name, share in extra.get("quiet_star_options", {}).items():
         print(f"Quiet-STaR {name}: {share['time']} of the time and {share['memory']} of the memory of ours above, fp32")
+    for name, taken in extra.get("planning", {}).items():
+        print(f"planning, {name}: {1000 * taken:,.1f} ms of processor time")
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps({"rows": json.loads(as_json(rows)), **extra}, indent=2) + "\n")
     print(f"written to {OUT}", file=sys.stderr)

@@ -85,7 +85,7 @@ def test_a_pair_is_predicted_by_a_fit_that_never_saw_it(made: list[Measured]) ->
     points = Points(spoilt)
     held = np.array(["128 experts on b200-sxm" in pair for pair in points.pairs])
     assert held.any() and not held.all()
-    guess = out_of_fold(points, ["held" if one else "others" for one in held], PROBLEM.centre)
+    guess = out_of_fold(points, ["held" if one else "others" for one in held], steps=8)
     clean = Points(made)
     assert np.abs(guess[0, held] - clean.observed[0, held]).max() < 0.5  # as if nothing had been spoilt
     assert np.abs(guess[0, held] - points.observed[0, held]).min() > 3

@@ -36,6 +36,11 @@ def test_training_on_counts_against_the_model_before_compression() -> None:
     assert retention([THINKING, TERNARY, forged]) == pytest.approx((0.9 + 1.0) / 2)
 
 
+def test_what_was_learnt_since_hides_no_loss() -> None:
+    forged = outcome("forge", (1.0, 0.3), (0.4, 0.3))
+    assert retention([THINKING, TERNARY, forged]) == pytest.approx((1.0 + 0.5) / 2)
+
+
 def test_a_phase_that_was_rolled_back_changes_nothing() -> None:
     forged = outcome("forge", (0.9, 0.9), (0.4, 0.3), "rolled_back")
     assert retention([THINKING, TERNARY, forged]) == pytest.approx((0.8 + 0.5) / 2)
