@@ -3,8 +3,8 @@
 Every observation is the logarithm of measured / predicted (by the shipped coefficients, uncorrected). A system's own
 factor is normal about 0 with the spread that is left between systems; its observations scatter about it. So the
 correction is the posterior of a normal mean (Gelman et al., Bayesian Data Analysis, chapter 2): few points move it
-little, many move it all the way. Neighbours (two of model, accelerator and engine in common, or the engine alone) count
-as a fraction of a point, so a whole fleet of alike systems is better known after one run.
+little, many move it all the way. Neighbours (two of model, accelerator and engine in common, or the engine alone)
+count by their likeness, so a fleet of alike systems is a little better known after one run.
 """
 
 import json
@@ -112,16 +112,16 @@ def _alike(entry: Observation, model: str, accelerator: str, engine: str) -> flo
 
 
 def _factor(figure: str, weighed: list[tuple[float, Observation]]) -> Factor:
-    """Posterior mean and what is left of the spread. Neighbours say at most what the difference to them allows."""
+    """Posterior mean and what is left of the spread."""
     prior, noise = 1 / BETWEEN[figure] ** 2, 1 / WITHIN[figure] ** 2
-    own = [(weight, getattr(entry, figure)) for weight, entry in weighed if weight == 1.0]
+    own = [getattr(entry, figure) for weight, entry in weighed if weight == 1.0]
     near = [(weight, getattr(entry, figure)) for weight, entry in weighed if 0 < weight < 1]
-    precision, total = prior, 0.0
+    precision, total = prior + noise * len(own), noise * sum(own)
     if near:
-        trust = min(prior, noise * sum(weight for weight, _ in near))  # at most as much as the prior itself
+        weights = sum(weight for weight, _ in near)
+        # However often a neighbour was observed, it says no more of this system than it is like it.
+        trust = min(noise * weights, prior * sum(weight**2 for weight, _ in near) / weights)
         precision += trust
-        total += trust * sum(weight * value for weight, value in near) / sum(weight for weight, _ in near)
-    precision += noise * len(own)
-    total += noise * sum(value for _, value in own)
+        total += trust * sum(weight * value for weight, value in near) / weights
     left = math.sqrt((1 / precision + 1 / noise) / (1 / prior + 1 / noise))
     return Factor(math.exp(total / precision), left, float(len(own)))

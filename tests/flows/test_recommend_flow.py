@@ -33,7 +33,8 @@ def test_a_plan_of_the_atlas(runs: Path) -> None:
     assert {"recommendation.md", "plan.json", "vllm.sh", "kserve/inference-service.yaml", *PICTURES} <= made
     with get_client(sync_client=True) as client:
         shown = {a.key: a.data for a in client.read_artifacts(limit=50)}
-    assert summary["system"] in str(shown["candidates"]) and "## What" in str(shown["recommendation"])
+    assert json.loads(str(shown["candidates"]))[0]["system"] == summary["system"]
+    assert "## What" in str(shown["recommendation"])
     client = MlflowClient(f"sqlite:///{runs.resolve()}/mlflow.db")
     experiment = client.get_experiment_by_name("agent-forge")
     assert experiment is not None
