@@ -1,6 +1,6 @@
 """How many sequences run together when requests arrive at random, and how long one waits: closed forms, monotone.
 
-    B = rate · output · TPOT(B)                       Little's law; solved by bisection, since TPOT grows with B
+    B = rate · output · TPOT(B)                       Little's law; one root, since TPOT grows ever slower with B
     prompts wait as in M/G/1 (Pollaczek–Khinchine, all prompts alike): ρ · prompt / 2(1 − ρ)
     slots wait as in M/M/c (Sakasegawa 1977): E2E · u^(√(2(c+1)) − 1) / c(1 − u)
 
@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-BISECTIONS = 50
+STEPS, PRECISION = 100, 1e-15
 NORMAL = {50: 0.0, 95: 1.6449, 99: 2.3263}
 """Quantiles of the standard normal distribution."""
 
@@ -36,17 +36,28 @@ class Wait:
 
 
 def steady_batch(rate: float, output: float, slots: float, tpot: Callable[[float], float]) -> float:
-    """Sequences decoded together at `rate` requests per second; infinite where `slots` do not suffice."""
+    """Sequences decoded together at `rate` requests per second; infinite where `slots` do not suffice.
 
-    def short(batch: float) -> bool:
-        return rate * output * tpot(batch) > batch
+    False position with the Illinois rule (Dowell & Jarratt 1971): a dozen evaluations where bisection takes fifty.
+    """
 
-    if short(slots):
-        return math.inf
+    def surplus(batch: float) -> float:
+        return rate * output * tpot(batch) - batch
+
     low, high = 0.0, slots
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if short(middle) else (low, middle)
+    above, below = surplus(low), surplus(high)
+    if below > 0:
+        return math.inf
+    side = 0
+    for _ in range(STEPS):
+        middle = (low * below - high * above) / (below - above) if below < above else high
+        found = surplus(middle)
+        if abs(found) <= PRECISION * middle or high - low <= PRECISION * high:
+            return middle
+        if found > 0:
+            low, above, below, side = middle, found, below / 2 if side == 1 else below, 1
+        else:
+            high, below, above, side = middle, found, above / 2 if side == -1 else above, -1
     return high
 
 
