@@ -24,6 +24,7 @@ COPY configs ./configs
 COPY phases ./phases
 COPY evaluation ./evaluation
 COPY deployment ./deployment
+COPY distillation ./distillation
 COPY flows ./flows
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --editable .
 

@@ -32,7 +32,7 @@ def test_a_plan_of_the_atlas(runs: Path) -> None:
     made = names(runs / "p")
     assert {"recommendation.md", "plan.json", "vllm.sh", "kserve/inference-service.yaml", *PICTURES} <= made
     with get_client(sync_client=True) as client:
-        shown = {a.key: a.data for a in client.read_artifacts(limit=50)}
+        shown = {a.key: a.data for a in client.read_latest_artifacts(limit=200)}
     assert json.loads(str(shown["candidates"]))[0]["system"] == summary["system"]
     assert "## What" in str(shown["recommendation"])
     client = MlflowClient(f"sqlite:///{runs.resolve()}/mlflow.db")
