@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace) -> int:
     """The chain as a flow; its report and how to look closer."""
     from evaluation.report import read_report
+    from flows.forge_flow import forge
     from flows.run_directory import check_folder
     from flows.serverless import run_flow
 
     config = _config(arguments)
     check_folder(config)  # before Prefect takes seconds to start
-    failed = run_flow(config)
+    failed = run_flow(lambda: forge(config))
     report = read_report(config.folder)
     _print_report(report, arguments.json)
     if not arguments.json:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 import configs
@@ -20,6 +19,7 @@ from evaluation.config import EvaluationConfig
 from flows.approval_config import ApprovalConfig
 from flows.chain import CHAIN, PhaseName, check_order
 from flows.plan_config import PlanConfig
+from flows.settings_file import merged, put_setting, read_yaml
 from phases.adas.config import AdasConfig
 from phases.baking.config import BakingConfig
 from phases.bitnet.config import BitnetConfig
@@ -31,7 +31,6 @@ from phases.evomerge.run import EvomergeConfig
 from phases.forge.config import ForgeTrainingConfig
 from phases.phase import PhaseConfig
 from phases.quiet_star.config import QuietStarConfig
-from phases.storage import explain_os_errors
 from phases.strict import StrictModel
 
 Runner = Literal["threads", "processes", "dask", "ray"]
@@ -107,7 +106,7 @@ class ForgeConfig(StrictModel):
         if not isinstance(values, dict):
             return values
         seed = values.get("seed")
-        return _merged(_defaults(), values if seed is None else {**values, **_seeded(values, seed)})
+        return merged(_defaults(), values if seed is None else {**values, **_seeded(values, seed)})
 
     def on(self, day: date) -> "ForgeConfig":
         """The config of that day's run: a dated name, once."""
@@ -155,9 +154,9 @@ def load_config(profile: str | None = None, file: Path | None = None, sets: Sequ
     Raises `ConfigError`, one line a mistake, for an unknown profile, bad YAML, an unknown key or a wrong value.
     """
     path = file or _profile(profile or "laptop")
-    values = {"profile": path.stem, "run": path.stem, **_read_yaml(path)}
+    values = {"profile": path.stem, "run": path.stem, **read_yaml(path)}
     for setting in sets:
-        _set(values, setting)
+        put_setting(values, setting)
     where = str(path) if file else f"profile {path.stem}"
     return ForgeConfig.parse(values, f"{where} with --set" if sets else where)
 
@@ -168,51 +167,8 @@ def _defaults() -> dict[str, Any]:
     return {n: value.model_dump(exclude={"seed"}) for n, value in sections.items() if isinstance(value, StrictModel)}
 
 
-def _merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` over `defaults`, key by key."""
-    both = {k: v for k, v in values.items() if isinstance(v, dict) and isinstance(defaults.get(k), dict)}
-    return {**defaults, **values, **{key: _merged(defaults[key], value) for key, value in both.items()}}
-
-
 def _profile(name: str) -> Path:
     known = profiles()
     if name not in known:
         raise ConfigError(f"profile '{name}': unknown; choose from {', '.join(known)}, or give a file with --config")
     return known[name]
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        with explain_os_errors(path):
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise ConfigError(f"{path}: no such file; give a YAML file, or a shipped profile with --profile") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text; give a YAML file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({_one_line(error)}); mend it there") from None
-    if not isinstance(values, dict | None):
-        raise ConfigError(f"{path}: holds a {type(values).__name__}, not settings; write `key: value` lines")
-    return values or {}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _set(values: dict[str, Any], setting: str) -> None:
-    """Put `a.b=c` into nested settings; the value is read as YAML."""
-    key, equals, text = setting.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise ConfigError(f"--set {setting}: write it as key.key=value, e.g. cognate.trunk.steps=100")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: the value is not valid YAML ({_one_line(error)}); quote it") from None
-    target = values
-    for part in parts[:-1]:
-        target = target.setdefault(part, {})
-        if not isinstance(target, dict):
-            raise ConfigError(f"--set {setting}: '{part}' has no keys of its own; set it whole")
-    target[parts[-1]] = value

@@ -1,4 +1,4 @@
-"""Calling the flow from a program: its temporary server, and Prefect's failures in one line without tracebacks.
+"""Calling a flow from a program: its temporary server, and Prefect's failures in one line without tracebacks.
 
 In a terminal Ctrl-C goes to every process of the foreground group, Prefect's temporary server among them. With the
 server gone the flow would spend two minutes trying to report that it was stopped (measured: 154 s and a traceback).
@@ -8,15 +8,13 @@ So the server is started with SIGINT blocked; it ends with us all the same.
 import contextlib
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL
 
-from flows.forge_flow import forge
-from flows.parameters import ForgeConfig
 from phases.errors import GateFailed, InputError
 
 
@@ -50,11 +48,11 @@ def served() -> Iterator[None]:
         raise InputError(f"Prefect: {reason}; start the server or unset PREFECT_API_URL") from None
 
 
-def run_flow(config: ForgeConfig) -> GateFailed | None:
-    """Run the flow here; returns the failed gate that stopped the chain, if one did."""
+def run_flow(call: Callable[[], object]) -> GateFailed | None:
+    """Call a flow here; returns the failed gate that stopped it, if one did."""
     try:
         with served():
-            forge(config)
+            call()
     except GateFailed as failed:
         return failed
     return None

@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from flows import serverless
-from flows.parameters import ForgeConfig
 from phases.errors import InputError
 
 
@@ -29,14 +28,13 @@ def test_ctrl_c_at_the_terminal_stops_at_once(tiny_file: Path, tmp_path: Path) -
     assert rest == "forge: stopped; the same command resumes\n"
 
 
-def test_server_that_stops_answering_is_one_line(tiny: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(config: ForgeConfig) -> str:
+def test_server_that_stops_answering_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
         raise httpx.ConnectError("connection refused")
 
-    monkeypatch.setattr(serverless, "forge", refuse)
     monkeypatch.setattr(serverless.SparedServer, "start", lambda server: None)
     with pytest.raises(InputError, match=r"stopped answering \(connection refused\); the same command resumes"):
-        serverless.run_flow(tiny)
+        serverless.run_flow(refuse)
 
 
 @pytest.mark.slow

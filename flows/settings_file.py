@@ -1,0 +1,54 @@
+"""Settings from YAML files and from `key.key=value` on the command line, laid over defaults key by key."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from phases.errors import ConfigError
+from phases.storage import explain_os_errors
+
+
+def merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` over `defaults`, key by key."""
+    both = {k: v for k, v in values.items() if isinstance(v, dict) and isinstance(defaults.get(k), dict)}
+    return {**defaults, **values, **{key: merged(defaults[key], value) for key, value in both.items()}}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a file. Raises `ConfigError` when it is none of YAML, or is not there."""
+    try:
+        with explain_os_errors(path):
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError(f"{path}: no such file; give a YAML file, or a shipped profile with --profile") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; give a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({_one_line(error)}); mend it there") from None
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{path}: holds a {type(values).__name__}, not settings; write `key: value` lines")
+    return values or {}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def put_setting(values: dict[str, Any], setting: str) -> None:
+    """Put `a.b=c` into nested settings; the value is read as YAML. Raises `ConfigError`."""
+    key, equals, text = setting.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {setting}: write it as key.key=value, e.g. cognate.trunk.steps=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting}: the value is not valid YAML ({_one_line(error)}); quote it") from None
+    target = values
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {setting}: '{part}' has no keys of its own; set it whole")
+    target[parts[-1]] = value
