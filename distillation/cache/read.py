@@ -1,0 +1,102 @@
+"""A teacher's cache on the disk, verified and memory-mapped.
+
+cache = read_cache(path, student_tokenizer)
+ids_PK, share_PK = cache.row(17)                # of the row's weighted positions, in their order
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distillation.cache.codec import Codec, Integers
+from distillation.training.row_file import tokenizer_digest
+from phases.errors import ConfigError, DataError
+from phases.storage import sha256_file, sha256_json
+
+CARD = "cache.json"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What one teacher thought of each predicted position of one file of rows."""
+
+    path: Path
+    digest: str
+    card: Mapping[str, Any]
+
+    @cached_property
+    def codec(self) -> Codec:
+        """How it is written."""
+        return Codec(*self.card["codec"])
+
+    @property
+    def ghost(self) -> bool:
+        """Whether what is missing to 1 is the mass of all other tokens."""
+        return str(self.card["method"]) == "ghost"
+
+    @property
+    def rows(self) -> str:
+        """Digest of the rows that it was made of."""
+        return str(self.card["rows"])
+
+    @property
+    def tau(self) -> float:
+        """Temperature of the stored distributions."""
+        return float(self.card["tau"])
+
+    def row(self, index: int) -> tuple[Integers, npt.NDArray[np.float32]]:
+        """((P, K) ids, (P, K) shares, 0 where a position has fewer) of a row's weighted positions."""
+        begin, end = int(self._begin[index]), int(self._begin[index + 1])
+        ids_PK, share_PK = self.codec.decode(self._bits[begin:end], int(self._positions[index]))
+        if self.card["method"] == "renormalised":
+            share_PK /= share_PK.sum(1, keepdims=True)
+        return ids_PK, share_PK
+
+    @cached_property
+    def _bits(self) -> npt.NDArray[np.uint8]:
+        return self._array("bits.npy")
+
+    @cached_property
+    def _begin(self) -> npt.NDArray[np.int64]:
+        return self._array("begin.npy")
+
+    @cached_property
+    def _positions(self) -> npt.NDArray[np.int32]:
+        return self._array("positions.npy")
+
+    def _array(self, name: str) -> npt.NDArray[Any]:
+        return np.load(self.path / name, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def read_cache(path: Path, tokenizer: Any) -> Cache:
+    """Verify a cache for a student with this tokenizer.
+
+    Raises `DataError` that names the missing or altered file, and `ConfigError` that names both tokenizers where they
+    differ.
+    """
+    try:
+        card = json.loads((path / CARD).read_text(encoding="utf-8"))
+        whole = sha256_json({key: value for key, value in card.items() if key != "digest"}) == card["digest"]
+        files = dict(card["files"])
+    except FileNotFoundError:
+        raise DataError(f"{path}: no teacher's cache ({CARD} is missing); write it again") from None
+    except (ValueError, KeyError, TypeError):
+        whole, files = False, {}
+    if not whole:
+        raise DataError(f"{path / CARD}: truncated or altered; delete {path} and write the cache again")
+    for name, digest in files.items():
+        if not (path / name).is_file() or sha256_file(path / name) != digest:
+            raise DataError(f"{path / name}: missing, altered or truncated; delete {path} and write the cache again")
+    own = tokenizer_digest(tokenizer)
+    if own != card["tokenizer"]:
+        raise ConfigError(
+            f"{path}: made with the tokenizer {card['tokenizer'][:12]}…, the student's is {own[:12]}…: the same ids mean "
+            "other strings; give the student its teacher's tokenizer, or use the cross-tokeniser strategy"
+        )
+    return Cache(path, str(card["digest"]), card)

@@ -1,0 +1,221 @@
+"""A teacher's distributions over packed rows, to the disk: each row read once, in parts that a killed run keeps.
+
+    cache = cache_teacher(checkpoint, rows, out, CacheConfig(), work)     # opens the teacher, and lets go of it
+    cache = write_cache(model, rows, out, config, work, teacher=digest, tokenizer=tokenizer)
+
+Draws depend on the seed and the row, and rows are read in the same batches however often the work was interrupted, so
+a cache has the same bytes. Every predicted position of weight above 0 is stored, and no other.
+
+    <work>/part-00000.safetensors   a finished part, under a key of everything that it depends on
+    <out>/bits.npy      bytes of all rows (`codec`)      <out>/begin.npy   (N + 1,) int64 where each row begins
+    <out>/positions.npy (N,) int32 stored positions      <out>/cache.json  the card
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from distillation.cache.codec import Bits, Codec, most_that_fit
+from distillation.cache.config import LEAST_MASS, MOST_BYTES, OVERHEAD_BYTES, CacheConfig
+from distillation.cache.draw import draw, likeliest, strata, summary
+from distillation.cache.read import CARD, Cache, read_cache
+from distillation.training.row_file import RowFile, tokenizer_digest
+from phases.architecture import check_head
+from phases.checkpoint import Checkpoint
+from phases.errors import ConfigError, DataError
+from phases.storage import atomic_directory, explain_os_errors, fsync_path, sha256_file, sha256_json
+
+BATCH = 8
+"""Rows that the teacher reads at a time."""
+SLICE_NUMBERS = 2**23
+"""Probabilities that are looked at at a time."""
+DEPTHS = (8, 32)
+"""Likeliest tokens whose mass the card tells, beside those that are stored."""
+_FORMAT = 1
+
+
+def cache_teacher(teacher: Checkpoint, rows: RowFile, out: Path, config: CacheConfig, work: Path) -> Cache:
+    """The cache of a checkpoint over some rows: what is there already under the same key, or made now.
+
+    The model lives inside this call only: a student that trains afterwards has the memory for itself.
+    """
+    tokenizer = teacher.tokenizer()
+    if (out / CARD).is_file():
+        found = read_cache(out, tokenizer)
+        if found.card["key"] == _key(rows, config, teacher.digest, found.codec):
+            return found
+    model = teacher.model()
+    if torch.cuda.is_available():
+        model = model.cuda()
+    return write_cache(model, rows, out, config, work, teacher=teacher.digest, tokenizer=tokenizer)
+
+
+def write_cache(
+    model: Any, rows: RowFile, out: Path, config: CacheConfig, work: Path, *, teacher: str, tokenizer: Any
+) -> Cache:
+    """Read the rows with `model`, whose digest is `teacher`, and write what it thinks; `work` is emptied at the end.
+
+    Raises `ConfigError` for a teacher with another tokenizer than the rows', for a vocabulary that does not fit, and
+    for `renormalised` where the stored tokens hold less than .95 of the mass.
+    """
+    check_head(model, str(out))
+    codec = _codec(model, rows, config, tokenizer)
+    key = _key(rows, config, teacher, codec)
+    work.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(rows), config.part_rows)
+    for start in tqdm(starts, desc="teacher cache", unit="part", leave=False, disable=None):
+        path = _part(work, start // config.part_rows)
+        if _read_part(path, key) is None:
+            _write_part(
+                path,
+                key,
+                _make_part(model, rows, range(start, min(start + config.part_rows, len(rows))), config, codec),
+            )
+    parts = [_read_part(_part(work, number), key) for number in range(len(starts))]
+    whole = {
+        name: np.concatenate([part[name] for part in parts if part is not None])
+        for name in ("bits", "bytes", "positions")
+    }
+    seen = sum(part["seen"] for part in parts if part is not None)
+    card = _card(whole, seen, rows, config, codec) | {"teacher": teacher, "key": key}
+    if config.method == "renormalised" and card["mass"][str(codec.size)] < LEAST_MASS:
+        raise ConfigError(
+            f"cache.method=renormalised: the {codec.size} likeliest tokens hold {card['mass'][str(codec.size)]:.3f} of "
+            f"the teacher's mass, and at least {LEAST_MASS} is needed (the student would be overconfident); use `sampled`"
+        )
+    with atomic_directory(out) as folder:
+        arrays = {"bits": whole["bits"], "positions": whole["positions"], "begin": np.cumsum([0, *whole["bytes"]])}
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        body = {**card, "files": {f"{name}.npy": sha256_file(folder / f"{name}.npy") for name in arrays}}
+        full = {**body, "digest": sha256_json(body)}
+        (folder / CARD).write_text(json.dumps(full, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    shutil.rmtree(work)
+    return read_cache(out, tokenizer)
+
+
+def _codec(model: Any, rows: RowFile, config: CacheConfig, tokenizer: Any) -> Codec:
+    own = tokenizer_digest(tokenizer)
+    if own != rows.tokenizer:
+        raise ConfigError(
+            f"the teacher's tokenizer ({own[:12]}…) is not the rows' ({rows.tokenizer[:12]}…): distributions over tokens "
+            "cannot be handed over; use a teacher of the same vocabulary, or learn from its answers"
+        )
+    vocabulary, head = int(rows.card["vocabulary"]), len(model.get_output_embeddings().weight)
+    if head < vocabulary:
+        raise ConfigError(
+            f"the teacher has {head:,} outputs for a tokenizer of {vocabulary:,}: give a whole checkpoint"
+        )
+    kind, wanted = ("sampled", config.draws) if config.method == "sampled" else ("ghost", config.likeliest)
+    size = most_that_fit(kind, vocabulary, wanted, MOST_BYTES - OVERHEAD_BYTES)  # type: ignore[arg-type]
+    return Codec(kind, vocabulary, size)  # type: ignore[arg-type]
+
+
+def _key(rows: RowFile, config: CacheConfig, teacher: str, codec: Codec) -> str:
+    return sha256_json(
+        [_FORMAT, rows.digest, config.model_dump(mode="json"), teacher, codec.kind, codec.vocabulary, codec.size]
+    )
+
+
+def _make_part(
+    model: Any, rows: RowFile, which: range, config: CacheConfig, codec: Codec
+) -> dict[str, npt.NDArray[Any]]:
+    """What is stored of some rows, with the sums of what was seen."""
+    raw: list[Bits] = []
+    counts: list[int] = []
+    seen = np.zeros(2 + len(DEPTHS))
+    for index, probability_PV in _distributions(model, rows, which, config.tau, codec.vocabulary):
+        sizes, ids, numbers = [], [], []
+        uniform_Pn = strata([config.seed, 43, index], len(probability_PV), codec.size)
+        step = max(1, SLICE_NUMBERS // codec.vocabulary)
+        for start in range(0, len(probability_PV), step):
+            some_PV = probability_PV[start : start + step]
+            found = (
+                draw(some_PV, uniform_Pn[start : start + step])
+                if codec.kind == "sampled"
+                else likeliest(some_PV, codec.size)
+            )
+            for into, part in zip((sizes, ids, numbers), found, strict=True):
+                into.append(part)
+            seen += summary(some_PV, (codec.size, *DEPTHS))
+        raw.append(
+            codec.encode(*(np.concatenate(parts) for parts in (sizes, ids, numbers)))
+            if sizes
+            else np.zeros(0, np.uint8)
+        )
+        counts.append(len(probability_PV))
+    lengths = np.array([len(one) for one in raw], dtype=np.int64)
+    return {"bits": np.concatenate(raw), "bytes": lengths, "positions": np.array(counts, dtype=np.int32), "seen": seen}
+
+
+@torch.inference_mode()
+def _distributions(
+    model: Any, rows: RowFile, which: range, tau: float, vocabulary: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """(row, (P, V) float32 probabilities at its weighted positions), of ids that the tokenizer has."""
+    head_VD = model.get_output_embeddings().weight[:vocabulary]
+    for start in range(which.start, which.stop, BATCH):
+        batch = range(start, min(start + BATCH, which.stop))
+        tokens = torch.from_numpy(rows.tokens_NT[batch.start : batch.stop].astype(np.int64)).to(head_VD.device)
+        hidden_BTD = model.base_model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
+        for index, hidden_TD in zip(batch, hidden_BTD, strict=True):
+            chosen = torch.from_numpy(rows.weight_NT[index] > 0).to(hidden_TD.device)
+            yield index, ((hidden_TD[chosen] @ head_VD.T).float() / tau).softmax(1)
+
+
+def _card(
+    whole: dict[str, npt.NDArray[Any]], seen: npt.NDArray[np.float64], rows: RowFile, config: CacheConfig, codec: Codec
+) -> dict[str, Any]:
+    tokens = int(whole["positions"].sum())
+    if not tokens:
+        raise DataError(f"{rows.path}: no position is predicted at a weight above 0, so there is nothing to store")
+    size = sum(array.nbytes for array in whole.values())
+    return {
+        "method": config.method,
+        "codec": [codec.kind, codec.vocabulary, codec.size],
+        "tau": config.tau,
+        "seed": config.seed,
+        "rows": rows.digest,
+        "tokenizer": rows.tokenizer,
+        "tokens": tokens,
+        "bytes_per_token": round(size / tokens, 3),
+        "entropy_nats": float(seen[0] / tokens),
+        "mass": {str(depth): float(m / tokens) for depth, m in zip((codec.size, *DEPTHS), seen[1:], strict=True)},
+    }
+
+
+def _part(work: Path, number: int) -> Path:
+    return work / f"part-{number:05d}.safetensors"
+
+
+def _write_part(path: Path, key: str, tensors: dict[str, npt.NDArray[Any]]) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with explain_os_errors(path):
+        try:
+            save_file(tensors, temporary, {"key": key})
+            fsync_path(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        fsync_path(path.parent)
+
+
+def _read_part(path: Path, key: str) -> dict[str, npt.NDArray[Any]] | None:
+    """A finished part; None where there is none, or one of something else."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (FileNotFoundError, SafetensorError):
+        return None
