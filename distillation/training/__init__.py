@@ -1,0 +1,1 @@
+"""How a student is made from its teacher, and learns from it: rows, objectives, strategies, the control, searches."""
