@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from flows import deploy_commands, models_commands, outcome_commands, recommend_commands, triage_commands
+from flows import deploy_commands, inbox, models_commands, outcome_commands, recommend_commands, triage_commands
 from flows.quiet import settle_environment, show_choices
 from phases.errors import ForgeError
 
@@ -127,12 +127,19 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--out", type=Path, help="folder of all runs (default: checkpoints)")
     doctor.add_argument("--online", action="store_true", help="also ask the hub")
     doctor.add_argument("--deep", action="store_true", help="also hash every checkpoint")
+    _add_distillation(commands)
     _add_deployment(commands)
     up = _command(commands, "up", "start Prefect, MLflow and a worker on this machine, until Ctrl-C")
     up.add_argument("--port", type=int, default=4200, help="of Prefect's pages (default: 4200)")
     up.add_argument("--mlflow-port", type=int, default=5000, help="of MLflow's pages (default: 5000)")
     up.add_argument("--notify", metavar="URL", help="webhook for failed runs and gates (default: $FORGE_WEBHOOK_URL)")
     return top
+
+
+def _add_distillation(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """From teachers to a student."""
+    text = "take records and captured teacher calls over HTTP, for a distillation project"
+    inbox.add_arguments(_command(commands, "inbox", text, "flows.inbox"))
 
 
 def _add_deployment(commands: "argparse._SubParsersAction[Parser]") -> None:

@@ -34,7 +34,7 @@ BACKLOG = 128
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     _check(arguments)
-    key = _key(arguments.api_key_env)
+    key = key_of(arguments.api_key_env)
     with closing(bound(arguments.host, arguments.port)) as listening:  # before the model takes seconds to open
         try:
             with stop_signals():
@@ -54,7 +54,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError("--no-memory and --memory do not go together; leave one out")
 
 
-def _key(variable: str | None) -> str | None:
+def key_of(variable: str | None) -> str | None:
     """The API key in an environment variable."""
     if variable is None:
         return None

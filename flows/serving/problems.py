@@ -102,7 +102,8 @@ def _invalid(error: RequestValidationError) -> Problem:
     # Where a field may be of several types, the type that was tried is a part of the place too.
     parts = [part for part in first["loc"][1:] if isinstance(part, int) or ("[" not in part and part not in _TYPES)]
     if not parts:
-        return Problem(400, "the body is no JSON object; send one, with content-type: application/json")
+        wanted = "list" if first["type"] == "list_type" else "object"
+        return Problem(400, f"the body is no JSON {wanted}; send one, with content-type: application/json")
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
     return Problem(400, f"{field}: {first['msg']}", field, "invalid_value")
 

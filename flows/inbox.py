@@ -1,0 +1,106 @@
+"""`forge inbox`: takes records and captured teacher calls over HTTP, for the nights of a distillation project.
+
+    forge inbox tickets --port 8100
+    curl http://127.0.0.1:8100/records -H 'Content-Type: application/json' -d '[{"prompt": "…", "completion": "…"}]'
+    curl http://127.0.0.1:8100/captures -H 'Content-Type: application/json' \\
+        -d '{"teacher": "gpt-x", "licence": "…", "calls": [{"request": {…}, "response": {…}}]}'
+
+What was answered is on the disk. A push that is repeated adds nothing, so a sender whose answer got lost sends it
+again.
+"""
+
+import argparse
+import json
+import logging
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.console import say
+from flows.serve import bound, key_of
+from flows.up import Stopped, stop_signals
+from phases.errors import InputError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+INBOX, CAPTURES = "inbox", "captures.sqlite"
+"""Of a project's folder."""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Options of `forge inbox`."""
+    add = command.add_argument
+    add("project", help="name of the distillation project")
+    add("--out", type=Path, default=Path("checkpoints"), help="folder of all runs (default: checkpoints)")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: this machine alone)")
+    add("--port", type=int, default=8100, metavar="N", help="of the server; 0: any free one (default: 8100)")
+    add("--api-key-env", metavar="NAME", help="the environment variable with the key that senders have to send")
+
+
+def inbox(arguments: argparse.Namespace) -> int:
+    """Listen until Ctrl-C or SIGTERM."""
+    import uvicorn
+
+    from flows.serving.door import Door
+
+    if not 0 <= arguments.port < 2**16:
+        raise InputError(f"--port {arguments.port}: give a number from 0 (any free port) to 65535")
+    key = key_of(arguments.api_key_env)
+    with closing(bound(arguments.host, arguments.port)) as listening:
+        app = make_app(arguments.out / arguments.project)
+        listening.listen(128)
+        host, port = listening.getsockname()[:2]
+        if key is None and not host.startswith("127.") and host != "::1":
+            say(f"inbox: whoever reaches {host} can push records; --api-key-env asks them for a key")
+        told = {"url": f"http://{host}:{port}", "project": arguments.project}
+        print(json.dumps(told) if arguments.json else f"{told['project']} takes records at {told['url']}", flush=True)
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+        config = uvicorn.Config(Door(app, key), lifespan="off", ws="none", log_config=None, access_log=False)
+        try:
+            with stop_signals():
+                uvicorn.Server(config).run(sockets=[listening])
+        except Stopped:
+            pass
+    return 0
+
+
+def make_app(project: Path) -> "FastAPI":
+    """The application that writes into a project's folder."""
+    from fastapi import Body, FastAPI
+
+    from distillation.records.folder import append_records
+    from distillation.records.reading import records_of
+    from distillation.teachers.store import CaptureStore
+    from flows.serving.problems import Problem, install
+    from phases.errors import DataError
+
+    app = FastAPI(title="agent-forge inbox", docs_url=None, redoc_url=None, openapi_url=None)
+    install(app)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok", "project": project.name}
+
+    @app.post("/records")
+    def records(rows: list[dict[str, Any]] = Body()) -> dict[str, Any]:  # noqa: B008
+        try:
+            read = records_of(rows, "push")
+        except DataError as error:
+            raise Problem(400, str(error)) from None
+        rejected = [{"row": one.line, "reason": one.reason} for one in read.rejected]
+        added = append_records(project / INBOX, read.records)
+        return {"added": added, "known": len(read.records) - added, "rejected": rejected}
+
+    @app.post("/captures")
+    def captures(
+        calls: list[dict[str, Any]] = Body(),  # noqa: B008
+        teacher: str = Body(min_length=1),
+        licence: str = Body(min_length=1),
+    ) -> dict[str, Any]:
+        project.mkdir(parents=True, exist_ok=True)
+        with CaptureStore(project / CAPTURES) as store:
+            pushed = store.push(calls, teacher, licence)
+        return {"added": pushed.added, "known": pushed.known, "rejected": list(pushed.refused)}
+
+    return app
