@@ -51,7 +51,7 @@ class Kept:
     p_below: float
     """Of the student being at `asked` or above."""
     spread: float
-    """Standard deviation over items of student − asked · teacher, of a student that equals the teacher in the mean."""
+    """Standard deviation over items of student − asked · teacher."""
     discordance: float | None
     """Share of items that exactly one has right, smoothed by one item; None for graded answers."""
 

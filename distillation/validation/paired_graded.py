@@ -1,4 +1,4 @@
-"""A ratio of paired mean scores: the BCa bootstrap, for answers that are graded between 0 and 1 instead of right or wrong.
+"""A ratio of paired mean scores: the BCa bootstrap, for answers that are graded from 0 to 1 instead of right or wrong.
 
 Items are resampled as pairs; the bias-corrected and accelerated interval (Efron, JASA 82, 1987) of ΣS/ΣT is turned
 around to a p-value: the level at which its end is r. A resampling knows only what was seen, and it never saw the rare

@@ -8,8 +8,8 @@ Medicine 22, 2003; `restricted_counts`) at most 5.2 % of the time where 5 % is m
 
 `one_sided` makes that exact. Items that neither has right say nothing about the ratio: given how many are left, the
 table is a trinomial with one unknown, the discordance, and the p-value is the largest tail that any discordance gives
-(an exact unconditional test in the manner of Barnard, Biometrika 34, 1947, on the conditional table). It holds its level
-for every accuracy and discordance and costs the critical value little: 1.66 for 1.645 at fifty items.
+(an exact test in the manner of Barnard, Biometrika 34, 1947, on the conditional table). It holds its level for every
+accuracy and discordance and costs the critical value little: 1.66 for 1.645 at fifty items.
 """
 
 import math
@@ -120,7 +120,7 @@ def _edge(m: int, z: float, r: float, side: Side) -> npt.NDArray[np.int64]:
 
 
 def _tail(m: int, edge_C: npt.NDArray[np.int64], teacher_only_G: Floats, r: float, side: Side) -> Floats:
-    """(G,) probability of the tail when a share `teacher_only` of the m items is the teacher's alone, under p_S = r·p_T."""
+    """(G,) probability of the tail under p_S = r·p_T, for shares of the m items that only the teacher has right."""
     c_C = np.arange(m + 1)
     kept_C = edge_C <= m - c_C if side == "above" else edge_C >= 0
     c_C, edge_C = c_C[kept_C], edge_C[kept_C]

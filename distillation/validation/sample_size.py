@@ -2,9 +2,9 @@
 
     n = (z_α + z_power)²·Var(S − r·T) / (p_S − r·p_T)²
 
-with the variance under the alternative: for a teacher at .8, 10 % discordant items, r = .95, α = .05 and 80 % power that
-is 369 items for a student that equals the teacher, and 1,027 for one at 98 % of it (Nam & Blackwelder, Statistics in
-Medicine 21, 2002, have the variance under both hypotheses; it gives 368 and 1,022).
+with the variance under the alternative: for a teacher at .8, 10 % discordant items, r = .95, α = .05 and 80 % power
+that is 369 items for a student that equals the teacher, and 1,027 for one at 98 % of it. (With the variance of H0
+beside z_α, as Nam & Blackwelder, Statistics in Medicine 21, 2002, have it, the two are 368 and 1,022.)
 """
 
 import math
@@ -38,7 +38,7 @@ def required_items(
 
 
 def fewest_items(acc_teacher: float, alpha: float, ratio: float) -> int:
-    """Items below which even a student that agrees with its teacher everywhere cannot pass: rᵐ ≤ α of those it has right."""
+    """Items below which even a student that always agrees with its teacher cannot pass: rᵐ ≤ α for m right ones."""
     return 1 if ratio == 1 else math.ceil(math.log(alpha) / math.log(ratio) / acc_teacher)
 
 
@@ -53,6 +53,6 @@ def _check(acc_teacher: float, ratio_true: float, discordance: float, power: flo
     most = min(acc_teacher * (1 + ratio_true), 2 - acc_teacher * (1 + ratio_true))
     if not least - 1e-12 <= discordance <= most + 1e-12:
         raise InputError(
-            f"a teacher at {acc_teacher:g} and a student at {ratio_true:g} of it differ on {least:g} to {most:g} of the "
-            f"items, not on {discordance:g}"
+            f"a teacher at {acc_teacher:g} and a student at {ratio_true:g} of it differ on {least:g} to {most:g} of "
+            f"the items, not on {discordance:g}"
         )

@@ -1,0 +1,174 @@
+"""The gate of a night: may this student replace what serves now?
+
+    found = judge(criteria, GateConfig(), spending)
+    found.decision, found.reasons, found.spending
+
+A *gate* criterion has to be shown: the student keeps at least `ratio` of the teacher on it, at the night's part of the
+α (`levels.py`), with Holm over the criteria. A *guard* criterion stops a student that is shown to be below its ratio;
+that is right for probes with too few items to show the contrary. And the student has to beat the equal-budget baseline,
+paired, beyond noise: a distillation that plain fine-tuning equals has no reason to ship.
+
+The spent α is about false promotions alone. Other claims of a night (`fail`, guards, the baseline) hold at
+`claims_alpha` a night: a false one costs a night, not a bad champion.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from distillation.validation.levels import Spending, SpendingConfig, holm
+from distillation.validation.noninferiority import Kept, Kind, Verdict, measure, reason
+from evaluation.metric import Values
+from evaluation.significance import Difference, stratified_bootstrap
+from phases.errors import InputError
+from phases.strict import StrictModel
+
+Role = Literal["gate", "guard"]
+Decision = Literal["promote", "roll back", "not enough data"]
+
+
+class GateConfig(StrictModel):
+    """What a student has to show."""
+
+    ratio: float = Field(0.95, gt=0, le=1)
+    """Share of the teacher that it has to keep, on every criterion that does not say another."""
+    spending: SpendingConfig = SpendingConfig()
+    """How the chance of a false promotion is spread over nights."""
+    claims_alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Level of a night's other claims: that a criterion failed, that a guard was broken."""
+    resamples: int = Field(10_000, ge=1000)
+    """Bootstrap resamples behind graded criteria and the comparison with the baseline."""
+    seed: int = Field(0, ge=0)
+    """Seed of the bootstrap."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One thing on which the student is compared, item by item, 1 or 0 or a grade between."""
+
+    name: str
+    student: Values
+    teacher: Values
+    baseline: Values | None = None
+    """The equal-budget baseline's; give it where items are nobody else's, as criteria that have it are pooled."""
+    kind: Kind = "right"
+    role: Role = "gate"
+    ratio: float | None = None
+    """Share to keep; None: the config's."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A criterion's verdict."""
+
+    name: str
+    role: Role
+    kind: Kind
+    kept: Kept
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a night decides, and why."""
+
+    criteria: tuple[Judged, ...]
+    baseline: Difference | None
+    """Student less baseline, the mean over the criteria that have one; None: no baseline was measured."""
+    decision: Decision
+    reasons: tuple[str, ...]
+    """One line each; of every thing that stood in the way, or of why nothing does."""
+    alpha: float
+    """The night's part."""
+    spending: Spending
+    """The state to keep for the next night."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the report."""
+        return asdict(self)
+
+
+def judge(criteria: Sequence[Criterion], config: GateConfig, spent: Spending) -> Verdicts:
+    """Verdicts on all criteria, and the night's decision. The same input gives the same output, always."""
+    _check(criteria)
+    alpha = spent.for_config(config.spending).available
+    kept = [
+        measure(one.student, one.teacher, one.ratio or config.ratio, one.kind, config.resamples, config.seed)
+        for one in criteria
+    ]
+    judged = _verdicts(criteria, kept, alpha, config.claims_alpha)
+    difference = _against_baseline(criteria, config)
+    gates = [one for one in judged if one.role == "gate"]
+    good = all(one.verdict == "pass" for one in gates)
+    # A night on which no gate had anything to test has not used its chance.
+    tested = alpha > 0 and any(one.kept.testable for one in gates)
+    decision, reasons = _decide(judged, difference, alpha)
+    return Verdicts(judged, difference, decision, reasons, alpha, spent.after_test(good) if tested else spent)
+
+
+def _verdicts(
+    criteria: Sequence[Criterion], kept: Sequence[Kept], alpha: float, claims_alpha: float
+) -> tuple[Judged, ...]:
+    found: dict[int, Judged] = {}
+    for role, level in (("gate", alpha), ("guard", claims_alpha)):
+        family = [i for i, one in enumerate(criteria) if one.role == role]
+        passed = holm([kept[i].p_above for i in family], level)
+        failed = holm([kept[i].p_below for i in family], claims_alpha)
+        for i, good, bad in zip(family, passed, failed, strict=True):
+            verdict: Verdict = "pass" if good and level > 0 else "fail" if bad else "not enough data"
+            why = reason(kept[i], verdict, level or claims_alpha)
+            found[i] = Judged(criteria[i].name, criteria[i].role, criteria[i].kind, kept[i], verdict, why)
+    return tuple(found[i] for i in range(len(criteria)))
+
+
+def _against_baseline(criteria: Sequence[Criterion], config: GateConfig) -> Difference | None:
+    """The paired difference over all criteria that have a baseline, each with the same say."""
+    pairs = [(one.student, one.baseline) for one in criteria if one.baseline is not None and len(one.student)]
+    return stratified_bootstrap(pairs, config.resamples, config.seed) if pairs else None
+
+
+def _decide(judged: Sequence[Judged], difference: Difference | None, alpha: float) -> tuple[Decision, tuple[str, ...]]:
+    broken = [f"{one.name}: {one.reason}" for one in judged if one.verdict == "fail"]
+    against = _told(difference)
+    if difference is not None and difference.high < 0:
+        broken.append(f"worse than the equal-budget baseline: {against}")
+    if broken:
+        return "roll back", tuple(broken)
+    if alpha == 0:
+        return "not enough data", ("the alpha of this hold-out is spent; seal a new one and begin a new series",)
+    open_ = [f"{one.name}: {one.reason}" for one in judged if one.role == "gate" and one.verdict != "pass"]
+    if difference is None:
+        open_.append("no equal-budget baseline was measured; train one and give its values")
+    elif difference.low <= 0:
+        open_.append(f"not shown to beat the equal-budget baseline: {against}")
+    if open_:
+        return "not enough data", tuple(open_)
+    names = ", ".join(one.name for one in judged if one.role == "gate")
+    return "promote", (f"{names} shown at alpha {alpha:.2g}; beats the equal-budget baseline: {against}",)
+
+
+def _told(difference: Difference | None) -> str:
+    if difference is None:
+        return "not measured"
+    return (
+        f"difference {difference.difference:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}) "
+        f"on {difference.n} items"
+    )
+
+
+def _check(criteria: Sequence[Criterion]) -> None:
+    twice = [name for name, count in Counter(one.name for one in criteria).items() if count > 1]
+    if twice:
+        raise InputError(f"criteria of one name: {', '.join(twice)}; give each its own")
+    if not any(one.role == "gate" for one in criteria):
+        raise InputError("no criterion has to be shown; give at least one whose role is 'gate'")
+    for one in criteria:
+        if one.baseline is not None and len(one.baseline) != len(one.student):
+            raise InputError(
+                f"{one.name}: {len(one.baseline)} values of the baseline to {len(one.student)} of the student; "
+                "grade both on the same items"
+            )
