@@ -51,7 +51,8 @@ class Codec:
     def widths(self) -> Integers:
         """Low bits of a gap by the number of ids of its position."""
         wide = [max(0, int(0.69 * self.vocabulary / ids).bit_length() - 1) for ids in range(1, self.size + 1)]
-        return np.array([0, *wide], dtype=np.int64)
+        widths: Integers = np.array([0, *wide], dtype=np.int64)
+        return widths
 
     @property
     def most_bytes(self) -> float:

@@ -15,11 +15,20 @@ import torch
 
 from distillation.cache.codec import Integers, ghost_codes
 
+SLICE_NUMBERS = 2**23
+"""Probabilities that are looked at at a time."""
+
 
 def strata(seed: Sequence[int], positions: int, draws: int) -> torch.Tensor:
     """(P, n) float64 ascending numbers in [0, 1), one in each n-th."""
     inside = np.random.default_rng(seed).random((positions, draws))
     return torch.from_numpy((np.arange(draws) + inside) / draws)
+
+
+def split_rows(probability_PV: torch.Tensor, uniform_Pn: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Positions in slices that are small enough for what is computed of them; at least one, which may be empty."""
+    size = max(1, SLICE_NUMBERS // probability_PV.shape[1])
+    return list(zip(torch.split(probability_PV, size), torch.split(uniform_Pn, size), strict=True))
 
 
 def draw(probability_PV: torch.Tensor, uniform_Pn: torch.Tensor) -> tuple[Integers, Integers, Integers]:

@@ -96,7 +96,7 @@ def read_cache(path: Path, tokenizer: Any) -> Cache:
     own = tokenizer_digest(tokenizer)
     if own != card["tokenizer"]:
         raise ConfigError(
-            f"{path}: made with the tokenizer {card['tokenizer'][:12]}…, the student's is {own[:12]}…: the same ids mean "
-            "other strings; give the student its teacher's tokenizer, or use the cross-tokeniser strategy"
+            f"{path}: made with the tokenizer {card['tokenizer'][:12]}…, the student's is {own[:12]}…: the same ids "
+            "mean other strings; give the student its teacher's tokenizer, or use the cross-tokeniser strategy"
         )
     return Cache(path, str(card["digest"]), card)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from distillation.cache.codec import Bits, Codec, most_that_fit
 from distillation.cache.config import LEAST_MASS, MOST_BYTES, OVERHEAD_BYTES, CacheConfig
-from distillation.cache.draw import draw, likeliest, strata, summary
+from distillation.cache.draw import draw, likeliest, split_rows, strata, summary
 from distillation.cache.read import CARD, Cache, read_cache
 from distillation.training.row_file import RowFile, tokenizer_digest
 from phases.architecture import check_head
@@ -37,11 +37,10 @@ from phases.storage import atomic_directory, explain_os_errors, fsync_path, sha2
 
 BATCH = 8
 """Rows that the teacher reads at a time."""
-SLICE_NUMBERS = 2**23
-"""Probabilities that are looked at at a time."""
 DEPTHS = (8, 32)
 """Likeliest tokens whose mass the card tells, beside those that are stored."""
 _FORMAT = 1
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 def cache_teacher(teacher: Checkpoint, rows: RowFile, out: Path, config: CacheConfig, work: Path) -> Cache:
@@ -86,12 +85,12 @@ def write_cache(
         name: np.concatenate([part[name] for part in parts if part is not None])
         for name in ("bits", "bytes", "positions")
     }
-    seen = sum(part["seen"] for part in parts if part is not None)
+    seen = np.sum([part["seen"] for part in parts if part is not None], axis=0)
     card = _card(whole, seen, rows, config, codec) | {"teacher": teacher, "key": key}
     if config.method == "renormalised" and card["mass"][str(codec.size)] < LEAST_MASS:
         raise ConfigError(
             f"cache.method=renormalised: the {codec.size} likeliest tokens hold {card['mass'][str(codec.size)]:.3f} of "
-            f"the teacher's mass, and at least {LEAST_MASS} is needed (the student would be overconfident); use `sampled`"
+            f"the teacher's mass, and {LEAST_MASS} is the least (the student would be overconfident); use `sampled`"
         )
     with atomic_directory(out) as folder:
         arrays = {"bits": whole["bits"], "positions": whole["positions"], "begin": np.cumsum([0, *whole["bytes"]])}
@@ -108,8 +107,8 @@ def _codec(model: Any, rows: RowFile, config: CacheConfig, tokenizer: Any) -> Co
     own = tokenizer_digest(tokenizer)
     if own != rows.tokenizer:
         raise ConfigError(
-            f"the teacher's tokenizer ({own[:12]}…) is not the rows' ({rows.tokenizer[:12]}…): distributions over tokens "
-            "cannot be handed over; use a teacher of the same vocabulary, or learn from its answers"
+            f"the teacher's tokenizer ({own[:12]}…) is not the rows' ({rows.tokenizer[:12]}…): distributions over "
+            "tokens cannot be handed over; use a teacher of the same vocabulary, or learn from its answers"
         )
     vocabulary, head = int(rows.card["vocabulary"]), len(model.get_output_embeddings().weight)
     if head < vocabulary:
@@ -127,32 +126,17 @@ def _key(rows: RowFile, config: CacheConfig, teacher: str, codec: Codec) -> str:
     )
 
 
-def _make_part(
-    model: Any, rows: RowFile, which: range, config: CacheConfig, codec: Codec
-) -> dict[str, npt.NDArray[Any]]:
+def _make_part(model: Any, rows: RowFile, which: range, config: CacheConfig, codec: Codec) -> Arrays:
     """What is stored of some rows, with the sums of what was seen."""
     raw: list[Bits] = []
     counts: list[int] = []
     seen = np.zeros(2 + len(DEPTHS))
     for index, probability_PV in _distributions(model, rows, which, config.tau, codec.vocabulary):
-        sizes, ids, numbers = [], [], []
         uniform_Pn = strata([config.seed, 43, index], len(probability_PV), codec.size)
-        step = max(1, SLICE_NUMBERS // codec.vocabulary)
-        for start in range(0, len(probability_PV), step):
-            some_PV = probability_PV[start : start + step]
-            found = (
-                draw(some_PV, uniform_Pn[start : start + step])
-                if codec.kind == "sampled"
-                else likeliest(some_PV, codec.size)
-            )
-            for into, part in zip((sizes, ids, numbers), found, strict=True):
-                into.append(part)
-            seen += summary(some_PV, (codec.size, *DEPTHS))
-        raw.append(
-            codec.encode(*(np.concatenate(parts) for parts in (sizes, ids, numbers)))
-            if sizes
-            else np.zeros(0, np.uint8)
-        )
+        slices = split_rows(probability_PV, uniform_Pn)
+        found = [draw(p, u) if codec.kind == "sampled" else likeliest(p, codec.size) for p, u in slices]
+        seen += sum(summary(p, (codec.size, *DEPTHS)) for p, _ in slices)
+        raw.append(codec.encode(*(np.concatenate(part) for part in zip(*found, strict=True))))
         counts.append(len(probability_PV))
     lengths = np.array([len(one) for one in raw], dtype=np.int64)
     return {"bits": np.concatenate(raw), "bytes": lengths, "positions": np.array(counts, dtype=np.int32), "seen": seen}
@@ -174,7 +158,7 @@ def _distributions(
 
 
 def _card(
-    whole: dict[str, npt.NDArray[Any]], seen: npt.NDArray[np.float64], rows: RowFile, config: CacheConfig, codec: Codec
+    whole: Arrays, seen: npt.NDArray[np.float64], rows: RowFile, config: CacheConfig, codec: Codec
 ) -> dict[str, Any]:
     tokens = int(whole["positions"].sum())
     if not tokens:
@@ -198,7 +182,7 @@ def _part(work: Path, number: int) -> Path:
     return work / f"part-{number:05d}.safetensors"
 
 
-def _write_part(path: Path, key: str, tensors: dict[str, npt.NDArray[Any]]) -> None:
+def _write_part(path: Path, key: str, tensors: Arrays) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with explain_os_errors(path):
         try:
@@ -210,7 +194,7 @@ def _write_part(path: Path, key: str, tensors: dict[str, npt.NDArray[Any]]) -> N
         fsync_path(path.parent)
 
 
-def _read_part(path: Path, key: str) -> dict[str, npt.NDArray[Any]] | None:
+def _read_part(path: Path, key: str) -> Arrays | None:
     """A finished part; None where there is none, or one of something else."""
     try:
         with safe_open(path, framework="numpy") as file:

@@ -1,11 +1,11 @@
 """Rows of tokens on the disk: what a student trains on, and what a teacher's distributions are stored for.
 
-rows = open_rows(path)                              # verified; `rows.pack_records` writes them
+`rows.pack_records` writes them, `open_rows(path)` verifies and opens them:
 
-tokens.npy   (N, T+1) uint16 or uint32 token ids
-weight.npy   (N, T) float32: weight of predicting tokens[:, 1:], 0 where nothing is learnt
-record.npy   (N, T) int32: the record's index; −1 where nothing is learnt, −2 − i in the i-th row of text
-rows.json    the card: digests of files and tokenizer, counts
+    tokens.npy   (N, T+1) uint16 or uint32 token ids
+    weight.npy   (N, T) float32: weight of predicting tokens[:, 1:], 0 where nothing is learnt
+    example.npy  (N, T) int32: which example a predicted token is of; −1 for none, and in rows of text
+    rows.json    the card: digests of files and tokenizer, counts
 """
 
 import json
@@ -56,9 +56,9 @@ class RowFile:
         return self._array("weight.npy")
 
     @cached_property
-    def record_NT(self) -> npt.NDArray[np.int32]:
-        """(N, T) which record a predicted token is of, memory-mapped."""
-        return self._array("record.npy")
+    def example_NT(self) -> npt.NDArray[np.int32]:
+        """(N, T) which example a predicted token is of, memory-mapped; the same indices whatever the tokenizer."""
+        return self._array("example.npy")
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         return np.load(self.path / name, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
@@ -70,11 +70,11 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 def write_rows(out: Path, arrays: Mapping[str, npt.NDArray[Any]], card: Mapping[str, Any]) -> RowFile:
-    """Write rows atomically: `arrays` by file name, and the card over them."""
+    """Write rows atomically: `arrays` by name, and the card over them."""
     with atomic_directory(out) as folder:
         for name, array in arrays.items():
-            np.save(folder / name, array, allow_pickle=False)
-        body = {**card, "files": {name: sha256_file(folder / name) for name in arrays}}
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        body = {**card, "files": {f"{name}.npy": sha256_file(folder / f"{name}.npy") for name in arrays}}
         full = {**body, "digest": sha256_json(body)}
         (folder / CARD).write_text(json.dumps(full, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return open_rows(out)

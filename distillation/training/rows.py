@@ -1,4 +1,4 @@
-"""Records as rows of tokens: packed, weighted, and shifted so that exactly what a record's completion predicts is learnt.
+"""Records as rows of tokens: packed, weighted, and shifted so that exactly what predicts a completion is learnt.
 
     rows = pack_records(records, tokenizer, 256, out, text=from_dataset(data, {"text": 1.0}, 100, seed))
 
@@ -10,6 +10,7 @@ the same say. Weights are scaled so that a row has 1 on average, which is what a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,15 +39,27 @@ class TextRows:
 
     tokens_NT: npt.NDArray[Any]
     weight_NT: npt.NDArray[np.float32]
+    tokenizer: str
+    """Digest of the vocabulary."""
+
+
+@dataclass(frozen=True)
+class _Wording:
+    """A prompt, and what is written after it, in pieces each with its say in the loss."""
+
+    record: int
+    prompt: str
+    pieces: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
 class _Example:
-    """Tokens, and the weight of each; weight 0 is read only."""
+    """A wording in tokens, and the weight of each; weight 0 is read only."""
 
+    record: int
+    index: int
     tokens: list[int]
     weight: list[float]
-    record: int
 
 
 def render_messages(tokenizer: Any, messages: Sequence[Message]) -> str:
@@ -63,7 +76,7 @@ def render_messages(tokenizer: Any, messages: Sequence[Message]) -> str:
 def from_dataset(data: Dataset, streams: Mapping[str, float], count: int, seed: int) -> TextRows:
     """`count` training rows of a data set's streams in given shares; of task items only answers count."""
     rows = Mixture(data, streams, seed + _OWN_ORDER, 0.0).rows(0, count)
-    return TextRows(rows.tokens_BT.numpy(), rows.weight_BT.numpy())
+    return TextRows(rows.tokens_BT.numpy(), rows.weight_BT.numpy(), tokenizer_digest(data.tokenizer))
 
 
 def pack_records(
@@ -79,78 +92,69 @@ def pack_records(
     """Write completed records, and rows of text where there are any; what is longer than a row is left out and counted.
 
     With rationales a record's say is split: (answer + `rationale_weight` · rationale) / (1 + `rationale_weight`).
-    Raises `DataError` for a record without completion and when none fits, `ConfigError` for text of another length.
+    Raises `DataError` for a record without completion and when none fits, `ConfigError` for text that does not fit in.
     """
-    width = block_tokens + 1
-    if text is not None and text.tokens_NT.shape[1] != width:
-        raise ConfigError(
-            f"rows of {block_tokens} tokens cannot join text in rows of {text.tokens_NT.shape[1] - 1}: "
-            f"set block_tokens={text.tokens_NT.shape[1] - 1}, or leave the text out"
-        )
-    examples = _examples(records, tokenizer, rationale, rationale_weight)
+    width, digest = block_tokens + 1, tokenizer_digest(tokenizer)
+    say = partial(_wordings, tokenizer=tokenizer, rationale=rationale, share=rationale_weight)
+    examples = _encode([wording for index, record in enumerate(records) for wording in say(index, record)], tokenizer)
     fitting = [one for one in examples if len(one.tokens) <= width]
     if not fitting and text is None:
         shortest = min((len(one.tokens) for one in examples), default=0)
         raise DataError(
             f"no record fits a row of {block_tokens} tokens (the shortest has {shortest}): raise block_tokens"
         )
-    tokens_NT, weight_NT, record_NT = _place(fitting, width, tokenizer)
-    own = len(tokens_NT)
+    arrays = _place(fitting, width, tokenizer)
+    own = len(arrays["tokens"])
     if text is not None:
-        tokens_NT = np.concatenate([tokens_NT, text.tokens_NT.astype(tokens_NT.dtype)])
-        weight_NT = np.concatenate([weight_NT, text.weight_NT])
-        marked = np.where(text.weight_NT > 0, -2 - np.arange(len(text.weight_NT))[:, None], -1)
-        record_NT = np.concatenate([record_NT, marked.astype(np.int32)])
+        arrays = _join(arrays, text, digest)
     counts = {
-        "rows": len(tokens_NT),
-        "text_rows": len(tokens_NT) - own,
+        "rows": len(arrays["tokens"]),
+        "text_rows": len(arrays["tokens"]) - own,
         "records": len(records),
         "left_out": len({one.record for one in examples} - {one.record for one in fitting}),
-        "predicted_tokens": int((weight_NT > 0).sum()),
+        "predicted_tokens": int((arrays["weight"] > 0).sum()),
     }
-    arrays = {"tokens.npy": tokens_NT, "weight.npy": weight_NT, "record.npy": record_NT}
-    made = {"block_tokens": block_tokens, "vocabulary": len(tokenizer), "tokenizer": tokenizer_digest(tokenizer)}
+    made = {"block_tokens": block_tokens, "vocabulary": len(tokenizer), "tokenizer": digest}
     return write_rows(out, arrays, made | counts)
 
 
-def _examples(records: Sequence[Record], tokenizer: Any, rationale: Rationale, share: float) -> list[_Example]:
-    """What is written after which prompt, in tokens; a record gives one example, or two with its rationale apart."""
-    texts: list[tuple[int, str, list[tuple[str, float]]]] = []
+def _wordings(index: int, record: Record, tokenizer: Any, rationale: Rationale, share: float) -> list[_Wording]:
+    """One example, or two where the rationale stands apart."""
+    if not record.completion:
+        raise DataError(f"{record.source or f'record {index}'}: no completion; ask a teacher, or leave it out")
     lead, end = "" if tokenizer.chat_template else " ", tokenizer.eos_token
-    for index, record in enumerate(records):
-        if not record.completion:
-            raise DataError(f"{record.source or f'record {index}'}: no completion; ask a teacher, or leave it out")
-        prompt, answer = render_messages(tokenizer, record.messages), f"{record.completion}{end}"
-        steps, say = record.rationale if rationale != "off" else "", record.weight
-        if not steps:
-            texts.append((index, prompt, [(lead + answer, say)]))
-        elif rationale == "before":
-            texts.append(
-                (index, prompt, [(lead + steps, say * share / (1 + share)), (f" {MARK}{answer}", say / (1 + share))])
-            )
-        else:
-            last = record.messages[-1]
-            asked = [*record.messages[:-1], Message(last.role, last.content + SHOW_STEPS)]
-            texts.append((index, prompt, [(lead + answer, say / (1 + share))]))
-            texts.append(
-                (index, render_messages(tokenizer, asked), [(f"{lead}{steps}{end}", say * share / (1 + share))])
-            )
-    flat = [piece for _, prompt, parts in texts for piece in (prompt, *(part for part, _ in parts))]
-    encoded = iter(tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"]) if flat else iter(())
+    prompt, steps = render_messages(tokenizer, record.messages), record.rationale if rationale != "off" else ""
+    if not steps:
+        return [_Wording(index, prompt, ((f"{lead}{record.completion}{end}", record.weight),))]
+    answer, of_steps = record.weight / (1 + share), record.weight * share / (1 + share)
+    if rationale == "before":
+        # Cut before the space, so that tokens are those of the whole.
+        return [_Wording(index, prompt, ((lead + steps, of_steps), (f" {MARK}{record.completion}{end}", answer)))]
+    last = record.messages[-1]
+    asked = render_messages(tokenizer, [*record.messages[:-1], Message(last.role, last.content + SHOW_STEPS)])
+    return [
+        _Wording(index, prompt, ((f"{lead}{record.completion}{end}", answer),)),
+        _Wording(index, asked, ((f"{lead}{steps}{end}", of_steps),)),
+    ]
+
+
+def _encode(wordings: Sequence[_Wording], tokenizer: Any) -> list[_Example]:
+    flat = [text for wording in wordings for text in (wording.prompt, *(piece for piece, _ in wording.pieces))]
+    encoded = iter(tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"] if flat else [])
     examples = []
-    for index, _, parts in texts:
+    for index, wording in enumerate(wordings):
         tokens = list(next(encoded))
         weight = [0.0] * len(tokens)
-        for _, say in parts:
+        for _, say in wording.pieces:
             ids = next(encoded)
             tokens += ids
             weight += [say / len(ids)] * len(ids)
-        examples.append(_Example(tokens, weight, index))
+        examples.append(_Example(wording.record, index, tokens, weight))
     return examples
 
 
-def _place(examples: Sequence[_Example], width: int, tokenizer: Any) -> tuple[npt.NDArray[Any], ...]:
-    """(N, T+1) tokens, (N, T) weights, (N, T) record indices: examples in their order, whole ones to a row."""
+def _place(examples: Sequence[_Example], width: int, tokenizer: Any) -> dict[str, npt.NDArray[Any]]:
+    """Examples in their order, whole ones to a row."""
     rows: list[list[_Example]] = []
     used = width
     for one in examples:
@@ -161,14 +165,29 @@ def _place(examples: Sequence[_Example], width: int, tokenizer: Any) -> tuple[np
         used += len(one.tokens)
     tokens_NT = np.full((len(rows), width), tokenizer.eos_token_id, dtype=token_type(len(tokenizer)))
     weight_NT = np.zeros((len(rows), width), dtype=np.float64)
-    record_NT = np.full((len(rows), width), -1, dtype=np.int32)
+    example_NT = np.full((len(rows), width), -1, dtype=np.int32)
     for i, row in enumerate(rows):
         used = sum(len(one.tokens) for one in row)
         tokens_NT[i, :used] = [token for one in row for token in one.tokens]
         weight_NT[i, :used] = [weight for one in row for weight in one.weight]
-        record_NT[i, :used] = [one.record if weight else -1 for one in row for weight in one.weight]
+        example_NT[i, :used] = [one.index if weight else -1 for one in row for weight in one.weight]
     # The very first token of a row is predicted from nothing: it is always a prompt's, of weight 0.
     assert not weight_NT[:, :1].any(), "a prompt without tokens"
     total = weight_NT.sum()
     scaled = (weight_NT[:, 1:] * (len(rows) / total if total else 1.0)).astype(np.float32)
-    return tokens_NT, scaled, record_NT[:, 1:]
+    return {"tokens": tokens_NT, "weight": scaled, "example": example_NT[:, 1:]}
+
+
+def _join(arrays: Mapping[str, npt.NDArray[Any]], text: TextRows, digest: str) -> dict[str, npt.NDArray[Any]]:
+    """Rows of text below those of records."""
+    have, want = text.tokens_NT.shape[1] - 1, arrays["tokens"].shape[1] - 1
+    if have != want:
+        raise ConfigError(f"rows of {want} tokens cannot join text in rows of {have}: set block_tokens={have}")
+    if text.tokenizer != digest:
+        raise ConfigError("the text rows were made with another tokenizer than the records': prepare data with theirs")
+    below = {
+        "tokens": text.tokens_NT.astype(arrays["tokens"].dtype),
+        "weight": text.weight_NT,
+        "example": np.full(text.weight_NT.shape, -1, dtype=np.int32),
+    }
+    return {name: np.concatenate([array, below[name]]) for name, array in arrays.items()}
