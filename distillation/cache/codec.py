@@ -35,7 +35,8 @@ def ghost_codes(probability: npt.NDArray[Any]) -> Integers:
     """−ln p in steps of 1/64 nats."""
     with np.errstate(divide="ignore"):
         steps = np.rint(-np.log(probability.astype(np.float64)) * CODE_STEPS)
-    return np.clip(steps, 0, 2**CODE_BITS - 1).astype(np.int64)
+    codes: Integers = np.clip(steps, 0, 2**CODE_BITS - 1).astype(np.int64)
+    return codes
 
 
 @dataclass(frozen=True)

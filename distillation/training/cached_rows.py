@@ -52,7 +52,7 @@ class CachedRows:
 
     def rows(self, step: int, count: int) -> Rows:
         """The `count` rows of a step; marks are (B, T, K), where any part has a teacher."""
-        at = [self._place(step * count + i) for i in range(count)]
+        at = [self.place(step * count + i) for i in range(count)]
         tokens = np.stack([self.parts[part].rows.tokens_NT[row] for part, row in at]).astype(np.int64)
         weight = np.stack([self.parts[part].rows.weight_NT[row] for part, row in at])
         taught = any(part.teachers for part in self.parts)
@@ -74,10 +74,11 @@ class CachedRows:
         found = []
         for cache, weight in part.teachers:
             ids_PK, share_PK = cache.row(row)
-            found.append(ids_PK << 32 | (share_PK * np.float32(weight)).view(np.int32).astype(np.int64))
+            found.append(pack_marks(ids_PK, share_PK * np.float32(weight)))
         return np.concatenate(found, axis=1) if found else np.zeros((0, 0), dtype=np.int64)
 
-    def _place(self, position: int) -> tuple[int, int]:
+    def place(self, position: int) -> tuple[int, int]:
+        """(part, row in it) of the `position`-th row since the beginning."""
         epoch, index = divmod(position, len(self))
         row = int(self._order(epoch)[index])
         part = int(np.searchsorted(self.first, row, side="right")) - 1
@@ -85,6 +86,12 @@ class CachedRows:
 
     def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
         return np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self))
+
+
+def pack_marks(ids: npt.NDArray[np.int64], share: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Marks of the same shape."""
+    marks: npt.NDArray[np.int64] = ids << 32 | share.view(np.int32).astype(np.int64)
+    return marks
 
 
 def read_marks(marks_NK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
