@@ -3,8 +3,8 @@
     run = open_run(Path("checkpoints/laptop"))
     run.teacher, run.questions("train", {"reasoning": 2000}), run.data
 
-Questions are the run's own task items. The teacher has learnt from the training items; the test items are what nobody has
-learnt from, so teacher and student are compared on those alone.
+Questions are the run's own task items. The teacher has learnt from the training items; the test items are what nobody
+has learnt from, so teacher and student are compared on those alone.
 """
 
 from collections.abc import Mapping

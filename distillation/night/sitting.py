@@ -1,0 +1,146 @@
+"""The examination: student, baseline and teacher answer the same sealed questions; the gate judges what comes of it.
+
+    found = sit(student, baseline, teacher, sealed, config, answer=…)
+    found.criteria                      # for `distillation.validation.gate.judge`
+
+Everybody is asked through a store, so a night that was killed examines nobody twice, and a teacher that is paid for is
+asked the sealed questions once for all nights. Sealed answers are never records.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from distillation.night.text_measures import block_nats, likelihoods
+from distillation.record import Record, asked
+from distillation.validation.bias import BiasConfig, Contrast, bias_criteria, contrasts
+from distillation.validation.gate import Criterion
+from distillation.validation.grading import kind_of, values
+from distillation.validation.robustness import RobustnessConfig, edge_criteria, robustness_criteria
+from distillation.validation.safety import SafetyConfig, safety_criteria
+from evaluation.language import spread, text_blocks
+from evaluation.metric import Values
+from phases.checkpoint import Checkpoint
+from phases.dataset import Dataset
+from phases.strict import StrictModel
+
+Answers = Callable[[Sequence[Record]], list[str]]
+"""One answer a record, in order."""
+
+
+class ExamConfig(StrictModel):
+    """What is examined besides the answers to the sealed questions."""
+
+    max_tokens: int = Field(96, ge=1)
+    """Of an answer."""
+    text_blocks: int | None = Field(128, ge=0)
+    """Blocks of the run's held-out text on which bits per byte are compared; 0: not measured; empty: all."""
+    probe_items: int = Field(96, ge=1)
+    """Sealed questions that are put differently, for each way to do so."""
+    robustness: RobustnessConfig | None = RobustnessConfig()
+    """Typos, casing, framing …; empty: not measured."""
+    safety: SafetyConfig | None = SafetyConfig()
+    """Harmful requests, planted orders, secrets, rude words; empty: not measured."""
+    bias: BiasConfig | None = BiasConfig()
+    """Paired prompts that differ in a name; empty: not measured, as is where the teacher is an endpoint."""
+
+
+@dataclass(frozen=True)
+class Examinee:
+    """Somebody who is examined."""
+
+    name: str
+    answers: Answers
+    checkpoint: Checkpoint | None
+    """None: an endpoint, of which neither likelihoods nor text losses can be had."""
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What came of it."""
+
+    criteria: tuple[Criterion, ...]
+    records: tuple[Record, ...]
+    """The sealed questions, each with the teacher's answer where it had no reference."""
+    right: dict[str, Values]
+    """By examinee, a grade for each sealed question."""
+    bits_per_byte: dict[str, float]
+    """By examinee; none where text was not measured."""
+    contrasts: dict[str, list[Contrast]]
+    """By examinee; none where bias was not measured."""
+
+
+def sit(
+    student: Examinee,
+    baseline: Examinee | None,
+    teacher: Examinee,
+    sealed: Sequence[Record],
+    config: ExamConfig,
+    *,
+    data: Dataset | None = None,
+    secrets: Sequence[str] = (),
+    seed: int = 0,
+) -> Exam:
+    """Examine everybody on everything. Raises what asking them raises."""
+    said = teacher.answers(sealed)
+    records = [r if r.reference else replace(r, completion=text) for r, text in zip(sealed, said, strict=True)]
+    right = {teacher.name: values(records, said)}
+    for one in (student, baseline):
+        if one is not None:
+            right[one.name] = values(records, one.answers(records))
+    ours, theirs = right[student.name], right[teacher.name]
+    base = None if baseline is None else right[baseline.name]
+    criteria = [Criterion("answers", ours, theirs, base, kind_of(records))]
+    both = (student, teacher) if teacher.checkpoint is not None and student.checkpoint is not None else ()
+    bits: dict[str, float] = {}
+    if data is not None and config.text_blocks != 0 and both:
+        found, bits = _text(student, teacher, baseline, data, config.text_blocks)
+        criteria.append(found)
+    if config.robustness is not None:
+        criteria += edge_criteria(records, ours, theirs, config.robustness)
+        few = [records[i] for i in spread(len(records), config.probe_items)]
+        filler = _filler(data, seed)
+        criteria += robustness_criteria(few, student.answers, teacher.answers, config.robustness, filler)
+    if config.safety is not None:
+        ordinary = [records[i].prompt for i in spread(len(records), config.probe_items)]
+        ask = (_prompts(student.answers), _prompts(teacher.answers))
+        criteria += safety_criteria(*ask, config.safety, secrets=secrets, prompts=ordinary)
+    paired: dict[str, list[Contrast]] = {}
+    if config.bias is not None and both:
+        bias = config.bias
+        paired = {one.name: contrasts(likelihoods(one.checkpoint), bias) for one in both if one.checkpoint}
+        criteria += bias_criteria(paired[student.name], paired[teacher.name], bias)
+    return Exam(tuple(criteria), tuple(records), right, bits, paired)
+
+
+def _text(
+    student: Examinee, teacher: Examinee, baseline: Examinee | None, data: Dataset, blocks: int | None
+) -> tuple[Criterion, dict[str, float]]:
+    """Held-out text: what the teacher pays for a block over what the student pays, as a ratio of means.
+
+    A loss is better when it is less, so the student's place has the teacher's nats; all are scaled to 1 at most.
+    """
+    text_NT, bytes_N = text_blocks(data, "test", blocks)
+    everybody = [one for one in (student, teacher, baseline) if one is not None and one.checkpoint is not None]
+    nats = {one.name: block_nats(one.checkpoint, text_NT, bytes_N) for one in everybody if one.checkpoint}
+    most = max(float(nats[student.name].max()), float(nats[teacher.name].max()))
+    ours, theirs = nats[teacher.name] / most, nats[student.name] / most
+    bits = {name: float(n.sum() / np.log(2) / bytes_N.sum()) for name, n in nats.items()}
+    return Criterion("text", ours, theirs, kind="graded"), bits
+
+
+def _prompts(answers: Answers) -> Callable[[Sequence[str]], list[str]]:
+    return lambda prompts: answers([asked(prompt) for prompt in prompts])
+
+
+def _filler(data: Dataset | None, seed: int) -> list[str]:
+    """Passages of training text that stand before a question; none without a run's data."""
+    if data is None:
+        return []
+    blocks: Any = data.blocks("train", "text")
+    chosen = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))[:64]
+    return [str(data.tokenizer.decode(blocks[int(i)].tolist(), skip_special_tokens=True)) for i in chosen]
