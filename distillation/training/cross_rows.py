@@ -1,4 +1,4 @@
-"""A teacher with another tokenizer: the student's rows, with what the teacher thought of the same answers in its tokens.
+"""A teacher with another tokenizer: a student's rows, with what the teacher thought of the same answers in its tokens.
 
     theirs = pack_records(records, teacher_tokenizer, block, …)      # the same records, in the same order
     cache = cache_teacher(teacher, theirs, …, CacheConfig(method="ghost"), …)
