@@ -49,6 +49,8 @@ class Amount:
         return Amount(self.value * other.value)
 
     def __truediv__(self, other: Amount) -> Amount:
+        if self.value == 0 and other.value != 0:
+            return self
         if self.value is None or other.value is None:
             return self._lacking(other)
         return Amount(self.value / other.value)
@@ -82,6 +84,9 @@ def known(value: float | int | Decimal) -> Amount:
     return Amount(exact(value))
 
 
+NOTHING = known(0)
+
+
 def unknown(name: str) -> Amount:
     """An amount that needs `name`."""
     return Amount(None, (name,))
@@ -94,4 +99,4 @@ def given(value: float | Decimal | None, name: str) -> Amount:
 
 def total(amounts: Iterable[Amount]) -> Amount:
     """The sum; of nothing it is 0."""
-    return sum(amounts, start=known(0))
+    return sum(amounts, start=NOTHING)

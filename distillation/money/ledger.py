@@ -13,7 +13,7 @@ may book it over. A last line without its end was never confirmed: it is passed 
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Literal, get_args
 import pydantic
 from pydantic import Field
 
-from distillation.money.amount import Amount, exact, given, total
+from distillation.money.amount import Amount, exact, given, known, total
 from distillation.money.budget import Spent
 from phases.errors import InputError
 from phases.storage import explain_os_errors, fsync_path
@@ -99,10 +99,10 @@ class Ledger:
         self._catch_up()
         return tuple(self._entries)
 
-    def invested(self) -> dict[Kind, Amount]:
-        """The sum of each kind; unknown where one of its lines has no price."""
-        entries = self.entries()
-        return {kind: total(_usd(e) for e in entries if e.kind == kind) for kind in KINDS}
+    def invested(self, unit_usd: Mapping[str, Amount] | None = None) -> dict[Kind, Amount]:
+        """The sum of each kind; lines without a price at that of their unit, and unknown where there is none either."""
+        entries, prices = self.entries(), unit_usd or {}
+        return {kind: total(_usd(e, prices) for e in entries if e.kind == kind) for kind in KINDS}
 
     def spent(self, night: int) -> Spent:
         """What teachers and judges cost in one night: where the budget of a resumed night goes on from."""
@@ -148,5 +148,7 @@ class Ledger:
             ) from None
 
 
-def _usd(entry: Entry) -> Amount:
+def _usd(entry: Entry, unit_usd: Mapping[str, Amount]) -> Amount:
+    if entry.usd is None and entry.unit in unit_usd:
+        return known(entry.quantity) * unit_usd[entry.unit]
     return given(entry.usd, f"price of {entry.kind} ({entry.unit})")
