@@ -48,8 +48,6 @@ class DataConfig(StrictModel):
     """Validation questions of the run, by which settings and data size are chosen."""
     ask: float = Field(0.5, ge=0, le=1)
     """Share of the run's questions that teachers answer; the others keep the answers that they come with."""
-    text_rows: int = Field(512, ge=0)
-    """Rows of the run's training text, which keep the student's language."""
     files: tuple[RecordSource, ...] = ()
     """Own records: JSONL, CSV, Parquet."""
     inbox: bool = True

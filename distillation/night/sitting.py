@@ -70,6 +70,8 @@ class Exam:
     """By examinee, a grade for each sealed question."""
     bits_per_byte: dict[str, float]
     """By examinee; none where text was not measured."""
+    blocks: int
+    """Of text behind them."""
     contrasts: dict[str, list[Contrast]]
     """By examinee; none where bias was not measured."""
 
@@ -97,9 +99,11 @@ def sit(
     criteria = [Criterion("answers", ours, theirs, base, kind_of(records))]
     both = (student, teacher) if teacher.checkpoint is not None and student.checkpoint is not None else ()
     bits: dict[str, float] = {}
+    blocks = 0
     if data is not None and config.text_blocks != 0 and both:
         found, bits = _text(student, teacher, baseline, data, config.text_blocks)
         criteria.append(found)
+        blocks = len(found.student)
     if config.robustness is not None:
         criteria += edge_criteria(records, ours, theirs, config.robustness)
         few = [records[i] for i in spread(len(records), config.probe_items)]
@@ -114,7 +118,7 @@ def sit(
         bias = config.bias
         paired = {one.name: contrasts(likelihoods(one.checkpoint), bias) for one in both if one.checkpoint}
         criteria += bias_criteria(paired[student.name], paired[teacher.name], bias)
-    return Exam(tuple(criteria), tuple(records), right, bits, paired)
+    return Exam(tuple(criteria), tuple(records), right, bits, blocks, paired)
 
 
 def _text(

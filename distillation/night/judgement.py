@@ -1,0 +1,135 @@
+"""The gate's verdicts as the report contract has them: metrics, the control, gates, tables.
+
+A *gate* criterion passes where it is shown, a *guard* where it is not shown to be lost, and the night promotes only where
+everything holds. `decide` adds what the gate does not know of: whether enough is saved.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from distillation.night.sitting import Exam
+from distillation.record import Record
+from distillation.validation.gate import GateConfig, Judged, Verdicts
+from distillation.validation.noninferiority import measure
+from evaluation.judgement import Cell, Judgement, Table
+from evaluation.metric import Comparison, Control, Gate, Metric, Values, mean_metric, paired_control
+
+SPLIT = "test"
+BUDGET = "same initial student, rows, order, steps and rates; cross-entropy alone"
+ANSWERS = "answers"
+
+
+def decide(verdicts: Verdicts, reduction: float | None, wanted: float) -> Verdicts:
+    """With the goal's saving: a student that is shown to be good but saves too little is not promoted.
+
+    Where the saving is not known it is not judged, which the reasons say.
+    """
+    if reduction is None:
+        said = "the saving a request is not known, so it was not judged"
+        return replace(verdicts, reasons=(*verdicts.reasons, said))
+    if reduction >= wanted:
+        return replace(verdicts, reasons=(*verdicts.reasons, f"a request costs {reduction:.0%} less"))
+    said = f"a request costs {reduction:.0%} less, and the goal is {wanted:.0%}"
+    return replace(verdicts, decision="roll back", reasons=(*verdicts.reasons, said))
+
+
+def judgement(exam: Exam, verdicts: Verdicts, config: GateConfig, reduction: float | None, wanted: float) -> Judgement:
+    """The night's entry in `report.json`."""
+    teacher = next(iter(exam.right))
+    gates = [
+        _gate(one.name, one.role, one.verdict, one.kept.p_above, one.kept.p_below, verdicts, config)
+        for one in (verdicts.criteria)
+    ]
+    if verdicts.baseline is not None:
+        low = verdicts.baseline.low
+        gates.append(_plain("beats the equal-budget baseline", "answers − baseline, 95 % low", ">", 0.0, low, low > 0))
+    if reduction is not None:
+        held = reduction >= wanted
+        gates.append(_plain("saves enough", "share of the cost of a request", ">=", wanted, reduction, held))
+    return Judgement(
+        metrics=tuple(_metrics(exam, teacher)),
+        controls=tuple(_controls(exam, teacher)),
+        gates=tuple(gates),
+        tables={"verdicts": verdict_table(verdicts), "groups": group_table(exam, teacher, config)},
+    )
+
+
+def _gate(one: Judged, alpha: float, claims_alpha: float) -> Gate:
+    if one.role == "gate":
+        said = f"p that {one.name} is kept too little (Holm over the gates)"
+        return _plain(f"{one.name} is kept", said, "<=", alpha, one.kept.p_above, one.verdict == "pass")
+    said = f"p that {one.name} is kept enough (Holm over the guards)"
+    return _plain(f"{one.name} is not lost", said, ">", claims_alpha, one.kept.p_below, one.verdict != "fail")
+
+
+def _plain(name: str, metric: str, comparison: Comparison, threshold: float, value: float, passed: bool) -> Gate:
+    """The verdict is the gate's own: with Holm a threshold is not the same for all."""
+    return Gate(
+        name=name,
+        metric=metric,
+        comparison=comparison,
+        threshold=threshold,
+        value=value,
+        passed=passed,
+    )
+
+
+def _metrics(exam: Exam, teacher: str) -> list[Metric]:
+    theirs = float(np.mean(exam.right[teacher]))
+    found = [
+        mean_metric(f"{name}/{ANSWERS}", SPLIT, right, parent=None if name == teacher else theirs)
+        for name, right in exam.right.items()
+    ]
+    bits, n = exam.bits_per_byte, exam.blocks
+    return found + [
+        Metric(
+            name=f"{name}/bits_per_byte",
+            split=SPLIT,
+            value=value,
+            n=n,
+            unit="bits/byte",
+            parent=None if name == teacher else bits[teacher],
+        )
+        for name, value in bits.items()
+    ]
+
+
+def _controls(exam: Exam, teacher: str) -> list[Control]:
+    student, *rest = [name for name in exam.right if name != teacher]
+    return [paired_control(name, ANSWERS, exam.right[student], exam.right[name], BUDGET) for name in rest]
+
+
+def verdict_table(verdicts: Verdicts) -> Table:
+    """Every criterion with what it says."""
+    columns = ("criterion", "role", "n", "teacher", "student", "ratio", "90 % low", "90 % high", "verdict")
+    rows: list[tuple[Cell, ...]] = []
+    for one in verdicts.criteria:
+        kept = one.kept
+        rows.append(
+            (one.name, one.role, kept.n, kept.teacher, kept.student, kept.ratio, kept.low, kept.high, one.verdict)
+        )
+    return Table(title=f"Verdicts (this night's alpha {verdicts.alpha:.3g})", columns=columns, rows=tuple(rows))
+
+
+def group_table(exam: Exam, teacher: str, config: GateConfig) -> Table:
+    """The answers by group: for the reader, not for the gate."""
+    student, *rest = [name for name in exam.right if name != teacher]
+    names = (teacher, student, *rest)
+    columns = ("group", "n", *names, f"{student} / {teacher}", "90 % low", "90 % high")
+    rows: list[tuple[Cell, ...]] = []
+    for group, index in _groups(exam.records).items():
+        values: dict[str, Values] = {name: exam.right[name][index] for name in names}
+        kind = "right" if all(exam.records[i].reference for i in index) else "graded"
+        kept = measure(values[student], values[teacher], config.ratio, kind)  # type: ignore[arg-type]
+        means = [float(np.mean(values[name])) for name in names]
+        rows.append((group, len(index), *means, kept.ratio, kept.low, kept.high))
+    return Table(title="Answers by group", columns=columns, rows=tuple(rows))
+
+
+def _groups(records: Sequence[Record]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for i, record in enumerate(records):
+        found.setdefault(record.group, []).append(i)
+    return dict(sorted(found.items()))
