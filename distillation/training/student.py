@@ -65,28 +65,43 @@ StudentConfig = Annotated[Pruned | Own | Fresh, Field(discriminator="kind")]
 
 
 def make_student(
-    teacher: Checkpoint, config: Pruned | Own | Fresh, out: Path, *, calibration: Rows | None = None, seed: int = 0
+    teacher: Checkpoint | None,
+    config: Pruned | Own | Fresh,
+    out: Path,
+    *,
+    calibration: Rows | None = None,
+    seed: int = 0,
 ) -> Checkpoint:
     """Write the student to `out`; `calibration` is what importance is measured on (`Pruned` only).
+
+    `teacher` is None where it is an endpoint: the student is then a model of one's own, and its share not known.
 
     Raises `InputError` for a student that is not smaller than its teacher, and `CheckpointError` for a teacher that
     cannot be cut.
     """
-    refuse_packed(teacher, PHASE)
-    model = teacher.model()
-    learner, decided = _learner(teacher, model, config, calibration, seed)
-    small, large = learner.parameters, sum(parameter.numel() for parameter in model.parameters())
+    if teacher is None:
+        if not isinstance(config, Own):
+            raise InputError(f"student.kind={config.kind}: it needs a local teacher; set student.kind=checkpoint")
+        learner, sizes, decided = open_learner(open_checkpoint(config.path)), {}, {}
+        sizes = {"parameters": float(learner.parameters)}
+    else:
+        refuse_packed(teacher, PHASE)
+        model = teacher.model()
+        learner, decided = _learner(teacher, model, config, calibration, seed)
+        sizes = _compared(learner.parameters, sum(parameter.numel() for parameter in model.parameters()))
+    report = {"kind": config.kind, **sizes, **decided}
+    parents = () if teacher is None else (teacher.digest,)
+    manifest = Manifest(f"{PHASE}/initial", {"student": config.model_dump(mode="json")}, seed, parents, metrics=sizes)
+    return save_learner(learner, out, manifest, {REPORT: json.dumps(report, indent=2, sort_keys=True) + "\n"})
+
+
+def _compared(small: int, large: int) -> dict[str, float]:
     if small >= large:
         raise InputError(
             f"student: {small:,} parameters, its teacher has {large:,}; a student has to be smaller: give a smaller "
             "student.shape or student.path"
         )
-    sizes = {"parameters": small, "teacher_parameters": large, "ratio": small / large}
-    report = {"kind": config.kind, **sizes, **decided}
-    manifest = Manifest(
-        f"{PHASE}/initial", {"student": config.model_dump(mode="json")}, seed, (teacher.digest,), metrics=sizes
-    )
-    return save_learner(learner, out, manifest, {REPORT: json.dumps(report, indent=2, sort_keys=True) + "\n"})
+    return {"parameters": float(small), "teacher_parameters": float(large), "ratio": small / large}
 
 
 def _learner(
