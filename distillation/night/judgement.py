@@ -1,6 +1,6 @@
 """The gate's verdicts as the report contract has them: metrics, the control, gates, tables.
 
-A *gate* criterion passes where it is shown, a *guard* where it is not shown to be lost, and the night promotes only where
+A *gate* criterion passes where it is shown, a *guard* where it is not shown to be lost; the night promotes only where
 everything holds. `decide` adds what the gate does not know of: whether enough is saved.
 """
 
@@ -38,10 +38,7 @@ def decide(verdicts: Verdicts, reduction: float | None, wanted: float) -> Verdic
 def judgement(exam: Exam, verdicts: Verdicts, config: GateConfig, reduction: float | None, wanted: float) -> Judgement:
     """The night's entry in `report.json`."""
     teacher = next(iter(exam.right))
-    gates = [
-        _gate(one.name, one.role, one.verdict, one.kept.p_above, one.kept.p_below, verdicts, config)
-        for one in (verdicts.criteria)
-    ]
+    gates = [_gate(one, verdicts.alpha, config.claims_alpha) for one in verdicts.criteria]
     if verdicts.baseline is not None:
         low = verdicts.baseline.low
         gates.append(_plain("beats the equal-budget baseline", "answers − baseline, 95 % low", ">", 0.0, low, low > 0))
