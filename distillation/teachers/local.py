@@ -14,20 +14,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from jinja2 import TemplateError
 from pydantic import Field
 
-from distillation.record import Message
 from distillation.teachers.store import ask_key
 from distillation.teachers.teacher import Answer, Ask, Failure, most_prompt_tokens
+from distillation.training.rows import render_messages
 from phases.checkpoint import open_checkpoint
 from phases.decoding import Sampler, decode, encode, likeliest, stop_ids
 from phases.strict import StrictModel
-from phases.tasks.item import render_prompt
 
 WINDOW = 4
 """Batches that are looked at together, so that prompts of similar length share one."""
@@ -100,9 +99,9 @@ class LocalTeacher:
 
     def _read(self, index: int, ask: Ask) -> _Prompt | Failure:
         try:
-            tokens = encode(self.tokenizer, render(self.tokenizer, ask.messages))
-        except (TemplateError, ValueError) as error:
-            return Failure(f"the conversation has no form for this model ({error})", lasting=True)
+            tokens = encode(self.tokenizer, render_messages(self.tokenizer, ask.messages))
+        except TemplateError as error:
+            return Failure(f"the model's chat template refuses the conversation ({error})", lasting=True)
         context = int(getattr(self.model.config, "max_position_embeddings", None) or 2**31)
         if len(tokens) >= context or not tokens:
             return Failure(f"the prompt has {len(tokens)} tokens, and the model reads 1 to {context - 1}", lasting=True)
@@ -154,13 +153,3 @@ class OwnDraws:
 def ask_seed(ask: Ask) -> int:
     """What the draws for an ask follow from."""
     return int.from_bytes(hashlib.sha256(ask_key("", ask).encode()).digest()[:8], "big")
-
-
-def render(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """The text that precedes the answer. Raises ValueError for a conversation where there is no chat template."""
-    if len(messages) == 1 and messages[0].role == "user":
-        return render_prompt(tokenizer, messages[0].content)
-    if not tokenizer.chat_template:
-        raise ValueError("the tokenizer has no chat template, which more than one turn needs")
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))

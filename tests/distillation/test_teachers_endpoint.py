@@ -1,6 +1,7 @@
 """An endpoint that does everything wrong that endpoints do, on loopback."""
 
 import asyncio
+import itertools
 import json
 import socket
 import threading
@@ -228,7 +229,7 @@ def test_a_service_that_comes_back_is_asked_again(endpoint: tuple[Endpoint, str]
     got = outcomes(open_one(url, concurrency=3, **options), *"abcdefgh")
     assert all(isinstance(o, Answer) for o in got)
     probes = app.at[3:7]  # three failures in flight, then one at a time, each after a pause
-    assert all(later - earlier > 0.09 for earlier, later in zip(probes, probes[1:], strict=False))
+    assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(probes))
 
 
 def test_requests_keep_to_the_rate(endpoint: tuple[Endpoint, str]) -> None:
