@@ -1,4 +1,4 @@
-"""A student's money as a whole: what is missing is named and the rest still comes; prices, booking, tables, pictures."""
+"""A student's money as a whole: what is missing is named, the rest still comes; prices, booking, tables, pictures."""
 
 import json
 from decimal import Decimal
