@@ -128,7 +128,7 @@ def _sets(texts: Sequence[str], size: int, vocabulary: dict[str, int]) -> tuple[
     lengths = np.zeros(len(texts), dtype=np.int64)
     for i, text in enumerate(texts):
         found = tokens(text)
-        words += [vocabulary.get(word) or _number(word, vocabulary) for word in found]
+        words += [vocabulary.get(word) or word_number(word, vocabulary) for word in found]
         words += [0] * (size - len(found) if found else 0)
         lengths[i] = max(size, len(found)) if found else 0
     owner = np.repeat(np.arange(len(texts), dtype=np.uint64), lengths)
@@ -141,7 +141,7 @@ def _sets(texts: Sequence[str], size: int, vocabulary: dict[str, int]) -> tuple[
     return keys & _LOW, np.bincount((keys >> _BITS).astype(np.int64), minlength=len(texts))
 
 
-def _number(word: str, vocabulary: dict[str, int]) -> int:
+def word_number(word: str, vocabulary: dict[str, int]) -> int:
     """A word's own 63-bit number; the vocabulary only saves computing it again."""
     if len(vocabulary) >= _REMEMBERED:
         vocabulary.clear()

@@ -1,0 +1,97 @@
+"""Figures of a data set: how varied it is, how many tokens it has, what asking for the rest would cost.
+
+diversity(records, seed=0)
+tokens = count(records, tokenizer_length)
+tokens.usd(usd_per_prompt_token=…, usd_per_completion_token=…)
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillation.curation.shingles import Shingles, tokens
+from distillation.record import Record
+
+SAMPLE = 500
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How varied questions are."""
+
+    distinct: dict[int, float]
+    """Distinct n-grams as a share of all (Li et al., arXiv 1510.03055), for n of 1, 2 and 3."""
+    group_entropy_bits: float
+    """Of the groups' shares; log2 of the number of groups when all are equally large."""
+    groups: int
+    nearest: float | None
+    """Mean Jaccard similarity of a sampled question to its nearest neighbour in the sample; None below two."""
+    nearest_stderr: float | None
+    sample: int
+
+
+def diversity(records: Sequence[Record], seed: int) -> Diversity:
+    """Figures of the questions; nearest neighbours within a sample, which the seed chooses."""
+    prompts = [record.prompt for record in records]
+    words = [tokens(prompt) for prompt in prompts]
+    shares = np.array(list(Counter(r.group for r in records).values()), dtype=np.float64) / max(1, len(records))
+    chosen = sorted(prompts, key=lambda text: hashlib.sha256(f"{seed}\0{text}".encode()).digest())[:SAMPLE]
+    nearest = _nearest(chosen)
+    return Diversity(
+        distinct={n: _distinct(words, n) for n in (1, 2, 3)},
+        group_entropy_bits=float(-(shares * np.log2(shares)).sum()) + 0.0,
+        groups=len(shares),
+        nearest=float(nearest.mean()) if len(nearest) else None,
+        nearest_stderr=float(nearest.std(ddof=1) / math.sqrt(len(nearest))) if len(nearest) else None,
+        sample=len(chosen),
+    )
+
+
+def _distinct(words: Sequence[Sequence[str]], n: int) -> float:
+    runs = [tuple(text[i : i + n]) for text in words for i in range(len(text) - n + 1)]
+    return len(set(runs)) / len(runs) if runs else 0.0
+
+
+def _nearest(texts: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """(texts,) the similarity of each to its nearest neighbour."""
+    if len(texts) < 2:
+        return np.zeros(0)
+    first, second = np.triu_indices(len(texts), 1)
+    similarity = np.zeros((len(texts), len(texts)))
+    similarity[first, second] = Shingles.of(texts, 1).jaccard(first, second)
+    best: np.ndarray[tuple[int], np.dtype[np.float64]] = np.maximum(similarity, similarity.T).max(axis=1)
+    return best
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How much text there is."""
+
+    prompt: int
+    completion: int
+    """Of the records that are answered."""
+    records: int
+    answered: int
+
+    def usd(self, usd_per_prompt_token: float, usd_per_completion_token: float) -> float | None:
+        """What a teacher's answers to all of it cost at these prices; the unanswered are taken to be as long as the
+        answered on average. None, not known, when none is answered."""
+        if not self.answered:
+            return None if self.records else 0.0
+        expected = self.completion * self.records / self.answered
+        return self.prompt * usd_per_prompt_token + expected * usd_per_completion_token
+
+
+def count(records: Sequence[Record], count_tokens: Callable[[str], int]) -> Tokens:
+    """Tokens of questions (all turns) and of answers, without what a chat template adds."""
+    answered = [record for record in records if record.completion]
+    return Tokens(
+        prompt=sum(count_tokens(message.content) for record in records for message in record.messages),
+        completion=sum(count_tokens(record.completion) for record in answered),
+        records=len(records),
+        answered=len(answered),
+    )
