@@ -13,6 +13,8 @@ import argparse
 import json
 import logging
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,6 @@ from phases.errors import InputError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
-INBOX, CAPTURES = "inbox", "captures.sqlite"
-"""Of a project's folder."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -69,6 +68,7 @@ def make_app(project: Path) -> "FastAPI":
     """The application that writes into a project's folder."""
     from fastapi import Body, FastAPI
 
+    from distillation.night.workshop import ARRIVED, CAPTURES, INBOX
     from distillation.records.folder import append_records
     from distillation.records.reading import records_of
     from distillation.teachers.store import CaptureStore
@@ -89,7 +89,8 @@ def make_app(project: Path) -> "FastAPI":
         except DataError as error:
             raise Problem(400, str(error)) from None
         rejected = [{"row": one.line, "reason": one.reason} for one in read.rejected]
-        added = append_records(project / INBOX, read.records)
+        now = {ARRIVED: datetime.now(UTC).isoformat(timespec="seconds")}
+        added = append_records(project / INBOX, [replace(one, more={**one.more, **now}) for one in read.records])
         return {"added": added, "known": len(read.records) - added, "rejected": rejected}
 
     @app.post("/captures")

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-OURS = ("phases", "evaluation")
+OURS = ("phases", "evaluation", "distillation")
 """Packages whose code makes or measures results. What others do is in the checkpoint's environment."""
 
 

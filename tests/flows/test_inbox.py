@@ -7,10 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
+from distillation.night.workshop import CAPTURES, INBOX
 from distillation.records.folder import read_folder
 from distillation.teachers.store import CaptureStore
 from flows.cli import main
-from flows.inbox import CAPTURES, INBOX, make_app
+from flows.inbox import make_app
 from flows.serving.door import Door
 
 CALL = {

@@ -1,0 +1,100 @@
+"""Where a night works: the project's folder, its stores, its ledger, its budget; and what tells one night from another.
+
+<out>/<project>/inbox/            records that were pushed
+<out>/<project>/captures.sqlite   teacher calls from outside
+<out>/<project>/answers.sqlite    what teachers answered for learning
+<out>/<project>/sealed.sqlite     what they answered to sealed questions: never learnt from
+<out>/<project>/ledger.jsonl      what it all cost
+<out>/<project>/versions/<hash>/  data set versions
+<out>/<project>/last.json         the last finished night's fingerprint
+<out>/<project>/night-0001/       one night: report.json, student/, baseline/, work/
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from distillation.curation.retention import expired
+from distillation.money.budget import Budget, BudgetConfig
+from distillation.money.ledger import Ledger
+from distillation.record import Record
+from distillation.records.folder import read_folder, remove_records
+from distillation.teachers.store import CaptureStore
+from phases.fingerprint import source_fingerprint
+from phases.storage import sha256_json, write_json
+
+INBOX, CAPTURES, ANSWERS, SEALED, LAST = "inbox", "captures.sqlite", "answers.sqlite", "sealed.sqlite", "last.json"
+ARRIVED = "arrived"
+"""In `Record.more` of what was pushed: when, ISO 8601."""
+CODE = ("distillation.training.distil", "distillation.night.sitting", "distillation.validation.gate")
+"""What decides how a night ends, besides its settings and its data."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """One night's place of work."""
+
+    project: Path
+    number: int
+
+    @property
+    def night(self) -> Path:
+        """The night's own folder."""
+        return self.project / f"night-{self.number:04d}"
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the project has cost."""
+        return Ledger(self.project / "ledger.jsonl", self.number)
+
+    def budget(self, config: BudgetConfig) -> Budget:
+        """What is left of the night's; a resumed one goes on from what it had spent."""
+        return Budget.of(config, self.ledger.spent(self.number))
+
+    def captured(self, retention_days: int | None) -> list[Record]:
+        """Calls from outside; those whose time is over are deleted first, as are pushed records."""
+        if retention_days is not None:
+            self._forget(retention_days, datetime.now(UTC))
+        if not (self.project / CAPTURES).is_file():
+            return []
+        with CaptureStore(self.project / CAPTURES) as store:
+            return list(store.records())
+
+    def _forget(self, days: int, now: datetime) -> None:
+        if (self.project / CAPTURES).is_file():
+            with CaptureStore(self.project / CAPTURES) as store:
+                store.delete_before(now - timedelta(days=days))
+        dated = ((record, _arrived(record)) for record in read_folder(self.project / INBOX))
+        over = expired(((record, at) for record, at in dated if at is not None), days, now)
+        remove_records(self.project / INBOX, {record.key for record in over})
+
+    def remember(self, fingerprint: str, decision: str) -> None:
+        """That this night has ended so; holds once the night is finished in the database too."""
+        write_json(self.project / LAST, {"fingerprint": fingerprint, "night": self.number, "decision": decision})
+
+    def last(self) -> dict[str, Any]:
+        """What the last night remembered; nothing where there is none or it is not whole."""
+        try:
+            found = json.loads((self.project / LAST).read_text(encoding="utf-8"))
+            return {"fingerprint": str(found["fingerprint"]), "night": int(found["night"])} | {
+                "decision": str(found["decision"])
+            }
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+
+def fingerprint(settings: Any, teachers: Sequence[str], version: str, held_out: Sequence[Record]) -> str:
+    """What a night's result depends on: settings, teachers, data, the test, and the code."""
+    code = [source_fingerprint(name) for name in CODE]
+    return sha256_json([settings, list(teachers), version, sorted(record.key for record in held_out), code])
+
+
+def _arrived(record: Record) -> datetime | None:
+    """When a pushed record came; None where that is not known."""
+    try:
+        return datetime.fromisoformat(record.more[ARRIVED])
+    except (KeyError, ValueError):
+        return None
