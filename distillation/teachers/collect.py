@@ -80,7 +80,7 @@ class _Collection:
         """With the most that each may cost."""
         self.answers: dict[int, Answer] = {}
         self.failures: dict[int, Failure] = {}
-        self.asked = self.wasted = 0
+        self.from_store = self.asked = self.wasted = 0
         self.usd: float | None = 0.0
         self.wasted_usd: float | None = 0.0
         self.refusal = ""
@@ -96,8 +96,7 @@ class _Collection:
                 stopped = self.refusal
                 if not stopped:
                     time.sleep(LOOK_SECONDS)
-        from_store = len(self.answers) + len(self.failures) - self.asked
-        counts = (from_store, self.asked, self.usd, self.wasted, self.wasted_usd)
+        counts = (self.from_store, self.asked, self.usd, self.wasted, self.wasted_usd)
         return Collected(dict(sorted(self.answers.items())), dict(sorted(self.failures.items())), *counts, stopped)
 
     def _round(self) -> None:
@@ -165,10 +164,13 @@ class _Collection:
     def _from_store(self, key: str) -> bool:
         answer = self.store.get(self.teacher, self._ask(key))
         if answer is not None:
+            self.from_store += 1
             self._give(key, answer)
         return answer is not None
 
     def _give(self, key: str, outcome: Answer | Failure) -> None:
+        if isinstance(outcome, Answer):
+            self.from_store += len(self.places[key]) - 1
         for index in self.places[key]:
             if isinstance(outcome, Answer):
                 self.answers[index] = outcome

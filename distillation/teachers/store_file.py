@@ -1,6 +1,6 @@
 """The file of a capture store: SQLite with a write-ahead log, safe against kills and between processes.
 
-Commits are on the disk before they return (`synchronous = FULL`), and what is deleted is overwritten.
+Durable commits are on the disk before they return, others with the next durable one; what is deleted is overwritten.
 """
 
 import contextlib
@@ -30,7 +30,6 @@ def open_database(path: Path) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-        db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
         with transaction(db):
             _prepare(db, path)
@@ -43,8 +42,9 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """One writer at a time; all or nothing."""
+def transaction(db: sqlite3.Connection, durable: bool = True) -> Iterator[None]:
+    """One writer at a time; all or nothing. A kill undoes no commit; `durable`: no loss of power either."""
+    db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
