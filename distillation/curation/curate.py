@@ -20,36 +20,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
-
-from distillation.curation.balance import Balance, balance
-from distillation.curation.decontamination import Decontamination, decontaminate
+from distillation.curation.balance import balance
+from distillation.curation.config import CurationConfig
+from distillation.curation.decontamination import decontaminate
 from distillation.curation.exact import drop_duplicates
 from distillation.curation.leaks import check_no_leak
 from distillation.curation.near_duplicates import NearDuplicates, near_duplicates
-from distillation.curation.pii import KINDS, Kind, redact_record
-from distillation.curation.quality import Quality, keep_good
+from distillation.curation.pii import Kind, redact_record
+from distillation.curation.quality import keep_good
 from distillation.curation.step import Step, taken_out
 from distillation.record import Record
 from phases.errors import DataError
-from phases.strict import StrictModel
-
-
-class CurationConfig(StrictModel):
-    """What of the records is trained on."""
-
-    redact: tuple[Kind, ...] = KINDS
-    """Kinds of personal data and secrets that become placeholders; names of people are never found."""
-    keep_conflicts: bool = False
-    """Whether questions with conflicting right answers stay."""
-    quality: Quality = Quality()
-    """What a record has to be like."""
-    near_duplicates: NearDuplicates | None = Field(default_factory=NearDuplicates)
-    """How alike two questions may be; null lets them all stay."""
-    decontamination: Decontamination = Decontamination()
-    """What counts as a leak of the sealed evaluation."""
-    balance: Balance = Balance()
-    """How many records each group may have."""
 
 
 @dataclass(frozen=True)
