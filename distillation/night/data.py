@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from distillation.curation.synthesis import Synthesis
 from distillation.night.forged import ForgedRun, open_run
 from distillation.record import Record
 from distillation.records.folder import read_folder
@@ -58,6 +59,10 @@ class DataConfig(StrictModel):
     """Share of own questions that are sealed for the test."""
     validation_share: float = Field(0.1, ge=0, lt=1)
     """Share of own questions by which settings are chosen."""
+    wanted: dict[str, int] = Field({})
+    """How many questions a group should have; what it lacks is written by the first teacher, as new questions."""
+    synthesis: Synthesis = Synthesis()
+    """How those are asked for."""
     retention_days: int | None = Field(None, ge=1)
     """Records of the inbox and captured calls are deleted after so many days; empty: kept."""
 

@@ -1,0 +1,116 @@
+"""From a project's sources to a version of its data: gathered, curated, gaps filled, answered, curated again.
+
+    school = Schooling(workshop, config…)
+    plan = school.gathered(out)                # questions and the sealed test: what a night depends on
+    data = school.answered(plan, faculty)      # with answers, as a version on the disk
+
+Curation comes twice: questions before anybody is paid to answer them, answers before anybody learns from them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distillation.curation.config import CurationConfig
+from distillation.curation.curate import Curated, curate
+from distillation.curation.step import Step
+from distillation.curation.synthesis import gaps, synthesise
+from distillation.curation.versions import version, write_version
+from distillation.night.asking import AskConfig, Filled, complete
+from distillation.night.data import DataConfig, Gathered, gather
+from distillation.night.faculty import Faculty, Remembered
+from distillation.night.workshop import ANSWERS, Workshop
+from distillation.record import Record
+from distillation.teachers.store import CaptureStore
+from distillation.validation.grading import grade
+
+RIGHT = 0.999
+"""Grade from which an answer counts as right."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A night's questions, before anybody answers them."""
+
+    gathered: Gathered
+    questions: Curated
+    version: str
+    """Of the questions."""
+
+    @property
+    def sealed(self) -> list[Record]:
+        """The test."""
+        return self.gathered.sealed
+
+
+@dataclass(frozen=True)
+class Schooled:
+    """What is learnt from."""
+
+    records: list[Record]
+    steps: list[Step]
+    filled: Filled
+    synthetic: dict[str, int]
+    """New questions by group."""
+    version: str
+    card: dict[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Schooling:
+    """How a project comes by its data."""
+
+    workshop: Workshop
+    data: DataConfig
+    curation: CurationConfig
+    ask: AskConfig
+    seed: int
+
+    def plan(self, out: Path) -> Plan:
+        """Gather and curate the questions. Raises `DataError` where nothing is left, or nothing is sealed."""
+        captured = self.workshop.captured(self.data.retention_days)
+        gathered = gather(self.data, out, self.workshop.project, captured)
+        questions = curate(gathered.train, sealed_texts(gathered), self.curation, self.seed)
+        return Plan(gathered, questions, version(questions.records, self.curation))
+
+    def answered(self, plan: Plan, faculty: Faculty, budget: Any, progress: Progress | None = None) -> Schooled:
+        """Fill gaps, ask, curate what came, write the version."""
+        ledger = self.workshop.ledger
+        with CaptureStore(self.workshop.project / ANSWERS) as store:
+            records, synthetic = list(plan.questions.records), {}
+            asker = Remembered(faculty.first, store, budget, ledger)
+            for gap in gaps(records, self.data.wanted):
+                made = synthesise(
+                    gap, records, asker, sealed=sealed_texts(plan.gathered), seed=self.seed, config=self.data.synthesis
+                )
+                records += made.records
+                synthetic[gap.group] = len(made.records)
+            filled = complete(
+                records,
+                faculty.teacher_of,
+                store,
+                self.ask,
+                right=lambda record, text: grade(record, text) >= RIGHT,
+                budget=budget,
+                ledger=ledger,
+                progress=progress,
+            )
+        curated = curate(filled.records, sealed_texts(plan.gathered), self.curation, self.seed)
+        name = version(curated.records, self.curation, plan.version)
+        folder = self.workshop.project / "versions" / name[:16]
+        card = write_version(folder, curated, self.curation, parent=plan.version, seed=self.seed)
+        return Schooled(curated.records, curated.steps, filled, synthetic, name, card, folder)
+
+
+def sealed_texts(gathered: Gathered) -> Sequence[str]:
+    """What must not stand in training: sealed and validation questions, with their answers where those are long."""
+    return [text for record in (*gathered.sealed, *gathered.validation) for text in _texts(record)]
+
+
+def _texts(record: Record) -> list[str]:
+    answer = record.completion or record.reference
+    # A short answer is a word that any record may have; the question tells whether it is the same.
+    return [record.prompt, f"{record.prompt} {answer}"] if answer else [record.prompt]
