@@ -52,11 +52,12 @@ def tornado(assessment: Assessment) -> Figure:
     figure, axes = new_figure("What the saving depends on", "USD saved a month", "", (7.0, 3.2))
     middle = assessment.saved_usd_per_month or 0.0
     for place, row in enumerate(assessment.sensitivity):
-        for usd, colour in ((row.saving_at_low, "C1"), (row.saving_at_high, "C2")):
-            axes.barh(place, usd - middle, left=middle, color=colour, height=0.6)
+        for usd, colour, label in ((row.saving_at_low, "C1", "low (10 %)"), (row.saving_at_high, "C2", "high (90 %)")):
+            axes.barh(place, usd - middle, left=middle, color=colour, height=0.6, label=None if place else label)
     axes.axvline(middle, color=MARK, linewidth=0.8)
     axes.set_yticks(range(len(assessment.sensitivity)), [row.name for row in assessment.sensitivity])
     axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -27,7 +27,9 @@ class Measures:
 def money_table(assessment: Assessment) -> Table:
     """Every figure, with what it lacks."""
     rows: list[tuple[Cell, ...]] = [(name, *_shown(figure)) for name, figure in assessment.figures.items()]
-    rows += [(f"invested in {kind}", *_shown(amount)) for kind, amount in assessment.invested.items()]
+    for kind, amount in assessment.invested.items():
+        value, how = _shown(amount)
+        rows.append((f"invested in {kind}", value, how if amount.value != 0 else "nothing was booked, or it was free"))
     odds = assessment.odds
     name = "probability that the investment has come back"
     if odds is None:

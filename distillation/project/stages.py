@@ -1,12 +1,8 @@
 """How far a project is, and which steps there are.
 
-    evaluating → distilling → validating → ready → deployed → archived
-         ▲            │ ▲          │ │        │         │
-         └────────────┘ └──────────┘ │        │         │        no student yet: more to evaluate, another night
-                      ▲              └────────┼────────▶│        the champion stays deployed
-                      └───────────────────────┴─────────┘        the next night
-
-Everything may be archived, and what is archived stays so.
+evaluating → distilling → validating → ready → deployed → archived is the straight way. A night that gives no student
+leads back (validating → distilling), or to where the champion still is (validating → deployed); the next night begins
+from anywhere but an archive, and what is archived stays so.
 """
 
 from typing import Literal, get_args

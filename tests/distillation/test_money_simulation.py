@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from distillation.money.amount import NOTHING, Amount, known
@@ -98,3 +100,11 @@ def test_sensitivities_are_the_saving_at_each_end_the_widest_first() -> None:
     assert traffic.saving_at_high == pytest.approx(0.001475 * traffic.high - 10)
     certain = sensitivities(replace(MONTH, escalation=NOTHING), CERTAIN, 0.0)
     assert [row.swing for row in certain] == pytest.approx([0.0] * 5)
+
+
+@given(st.floats(0, 1), st.floats(1, 1e6), st.floats(0, 5), st.floats(1e-300, 1, exclude_max=True))
+def test_quantiles_are_finite_and_in_their_range(mean: float, n: float, cv: float, at: float) -> None:
+    place = np.array([at])
+    assert 0 <= beta_quantile(mean, n, place)[0] <= 1
+    assert 0 <= normal_share_quantile(mean, cv, place)[0] <= 1
+    assert 0 <= lognormal_quantile(mean, cv, place)[0] < np.inf
