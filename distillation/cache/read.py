@@ -4,7 +4,6 @@ cache = read_cache(path, student_tokenizer)
 ids_PK, share_PK = cache.row(17)                # of the row's weighted positions, in their order
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +15,8 @@ import numpy.typing as npt
 
 from distillation.cache.codec import Codec, Integers
 from distillation.training.row_file import tokenizer_digest
-from phases.errors import ConfigError, DataError
-from phases.storage import sha256_file, sha256_json
+from distillation.training.sealed import mapped, unseal
+from phases.errors import ConfigError
 
 CARD = "cache.json"
 
@@ -46,6 +45,11 @@ class Cache:
         return str(self.card["rows"])
 
     @property
+    def bytes_per_token(self) -> float:
+        """On the disk, a stored position."""
+        return float(self.card["bytes_per_token"])
+
+    @property
     def tau(self) -> float:
         """Temperature of the stored distributions."""
         return float(self.card["tau"])
@@ -60,18 +64,15 @@ class Cache:
 
     @cached_property
     def _bits(self) -> npt.NDArray[np.uint8]:
-        return self._array("bits.npy")
+        return mapped(self.path, "bits")
 
     @cached_property
     def _begin(self) -> npt.NDArray[np.int64]:
-        return self._array("begin.npy")
+        return mapped(self.path, "begin")
 
     @cached_property
     def _positions(self) -> npt.NDArray[np.int32]:
-        return self._array("positions.npy")
-
-    def _array(self, name: str) -> npt.NDArray[Any]:
-        return np.load(self.path / name, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        return mapped(self.path, "positions")
 
 
 def read_cache(path: Path, tokenizer: Any) -> Cache:
@@ -80,19 +81,7 @@ def read_cache(path: Path, tokenizer: Any) -> Cache:
     Raises `DataError` that names the missing or altered file, and `ConfigError` that names both tokenizers where they
     differ.
     """
-    try:
-        card = json.loads((path / CARD).read_text(encoding="utf-8"))
-        whole = sha256_json({key: value for key, value in card.items() if key != "digest"}) == card["digest"]
-        files = dict(card["files"])
-    except FileNotFoundError:
-        raise DataError(f"{path}: no teacher's cache ({CARD} is missing); write it again") from None
-    except (ValueError, KeyError, TypeError):
-        whole, files = False, {}
-    if not whole:
-        raise DataError(f"{path / CARD}: truncated or altered; delete {path} and write the cache again")
-    for name, digest in files.items():
-        if not (path / name).is_file() or sha256_file(path / name) != digest:
-            raise DataError(f"{path / name}: missing, altered or truncated; delete {path} and write the cache again")
+    card = unseal(path, CARD, "write the cache again")
     own = tokenizer_digest(tokenizer)
     if own != card["tokenizer"]:
         raise ConfigError(

@@ -11,7 +11,6 @@ a cache has the same bytes. Every predicted position of weight above 0 is stored
     <out>/positions.npy (N,) int32 stored positions      <out>/cache.json  the card
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -30,10 +29,11 @@ from distillation.cache.config import LEAST_MASS, MOST_BYTES, OVERHEAD_BYTES, Ca
 from distillation.cache.draw import draw, likeliest, split_rows, strata, summary
 from distillation.cache.read import CARD, Cache, read_cache
 from distillation.training.row_file import RowFile, tokenizer_digest
+from distillation.training.sealed import HEADER_BYTES, seal
 from phases.architecture import check_head
 from phases.checkpoint import Checkpoint
 from phases.errors import ConfigError, DataError
-from phases.storage import atomic_directory, explain_os_errors, fsync_path, sha256_file, sha256_json
+from phases.storage import explain_os_errors, fsync_path, sha256_json
 
 BATCH = 8
 """Rows that the teacher reads at a time."""
@@ -52,6 +52,7 @@ def cache_teacher(teacher: Checkpoint, rows: RowFile, out: Path, config: CacheCo
     if (out / CARD).is_file():
         found = read_cache(out, tokenizer)
         if found.card["key"] == _key(rows, config, teacher.digest, found.codec):
+            shutil.rmtree(work, ignore_errors=True)  # of a run that was killed when all was done
             return found
     model = teacher.model()
     if torch.cuda.is_available():
@@ -71,36 +72,33 @@ def write_cache(
     codec = _codec(model, rows, config, tokenizer)
     key = _key(rows, config, teacher, codec)
     work.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(rows), config.part_rows)
-    for start in tqdm(starts, desc="teacher cache", unit="part", leave=False, disable=None):
-        path = _part(work, start // config.part_rows)
-        if _read_part(path, key) is None:
-            _write_part(
-                path,
-                key,
-                _make_part(model, rows, range(start, min(start + config.part_rows, len(rows))), config, codec),
-            )
-    parts = [_read_part(_part(work, number), key) for number in range(len(starts))]
-    whole = {
-        name: np.concatenate([part[name] for part in parts if part is not None])
-        for name in ("bits", "bytes", "positions")
-    }
-    seen = np.sum([part["seen"] for part in parts if part is not None], axis=0)
-    card = _card(whole, seen, rows, config, codec) | {"teacher": teacher, "key": key}
-    if config.method == "renormalised" and card["mass"][str(codec.size)] < LEAST_MASS:
+    parts = list(_parts(model, rows, config, codec, work, key))
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in ("bits", "bytes", "positions")}
+    seen = np.sum([part["seen"] for part in parts], axis=0)
+    arrays = {"bits": whole["bits"], "positions": whole["positions"], "begin": np.cumsum([0, *whole["bytes"]])}
+    card = _card(arrays, seen, rows, config, codec) | {"teacher": teacher, "key": key}
+    mass = card["mass"][str(codec.size)]
+    if config.method == "renormalised" and mass < LEAST_MASS:
         raise ConfigError(
-            f"cache.method=renormalised: the {codec.size} likeliest tokens hold {card['mass'][str(codec.size)]:.3f} of "
-            f"the teacher's mass, and {LEAST_MASS} is the least (the student would be overconfident); use `sampled`"
+            f"cache.method=renormalised: the {codec.size} likeliest tokens hold {mass:.3f} of the teacher's mass, and "
+            f"{LEAST_MASS} is the least (the student would be overconfident); use `sampled`"
         )
-    with atomic_directory(out) as folder:
-        arrays = {"bits": whole["bits"], "positions": whole["positions"], "begin": np.cumsum([0, *whole["bytes"]])}
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        body = {**card, "files": {f"{name}.npy": sha256_file(folder / f"{name}.npy") for name in arrays}}
-        full = {**body, "digest": sha256_json(body)}
-        (folder / CARD).write_text(json.dumps(full, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    seal(out, CARD, arrays, card)
     shutil.rmtree(work)
     return read_cache(out, tokenizer)
+
+
+def _parts(model: Any, rows: RowFile, config: CacheConfig, codec: Codec, work: Path, key: str) -> Iterator[Arrays]:
+    """All parts in their order: those that a killed run has left, and the others made now."""
+    starts = range(0, len(rows), config.part_rows)
+    for number, start in enumerate(tqdm(starts, desc="teacher cache", unit="part", leave=False, disable=None)):
+        path = work / f"part-{number:05d}.safetensors"
+        part = _read_part(path, key)
+        if part is None:
+            which = range(start, min(start + config.part_rows, len(rows)))
+            part = _make_part(model, rows, which, config, codec)
+            _write_part(path, key, part)
+        yield part
 
 
 def _codec(model: Any, rows: RowFile, config: CacheConfig, tokenizer: Any) -> Codec:
@@ -158,12 +156,11 @@ def _distributions(
 
 
 def _card(
-    whole: Arrays, seen: npt.NDArray[np.float64], rows: RowFile, config: CacheConfig, codec: Codec
+    arrays: Arrays, seen: npt.NDArray[np.float64], rows: RowFile, config: CacheConfig, codec: Codec
 ) -> dict[str, Any]:
-    tokens = int(whole["positions"].sum())
+    tokens = int(arrays["positions"].sum())
     if not tokens:
         raise DataError(f"{rows.path}: no position is predicted at a weight above 0, so there is nothing to store")
-    size = sum(array.nbytes for array in whole.values())
     return {
         "method": config.method,
         "codec": [codec.kind, codec.vocabulary, codec.size],
@@ -172,14 +169,10 @@ def _card(
         "rows": rows.digest,
         "tokenizer": rows.tokenizer,
         "tokens": tokens,
-        "bytes_per_token": round(size / tokens, 3),
+        "bytes_per_token": sum(array.nbytes + HEADER_BYTES for array in arrays.values()) / tokens,
         "entropy_nats": float(seen[0] / tokens),
         "mass": {str(depth): float(m / tokens) for depth, m in zip((codec.size, *DEPTHS), seen[1:], strict=True)},
     }
-
-
-def _part(work: Path, number: int) -> Path:
-    return work / f"part-{number:05d}.safetensors"
 
 
 def _write_part(path: Path, key: str, tensors: Arrays) -> None:

@@ -8,7 +8,6 @@
     rows.json    the card: digests of files and tokenizer, counts
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from phases.errors import DataError
-from phases.storage import atomic_directory, sha256_file, sha256_json
+from distillation.training.sealed import mapped, seal, unseal
+from phases.storage import sha256_json
 
 CARD = "rows.json"
 
@@ -48,20 +47,17 @@ class RowFile:
     @cached_property
     def tokens_NT(self) -> npt.NDArray[Any]:
         """(N, T+1) token ids, memory-mapped."""
-        return self._array("tokens.npy")
+        return mapped(self.path, "tokens")
 
     @cached_property
     def weight_NT(self) -> npt.NDArray[np.float32]:
         """(N, T) weight of predicting tokens[:, 1:], memory-mapped."""
-        return self._array("weight.npy")
+        return mapped(self.path, "weight")
 
     @cached_property
     def example_NT(self) -> npt.NDArray[np.int32]:
         """(N, T) which example a predicted token is of, memory-mapped; the same indices whatever the tokenizer."""
-        return self._array("example.npy")
-
-    def _array(self, name: str) -> npt.NDArray[Any]:
-        return np.load(self.path / name, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        return mapped(self.path, "example")
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -71,29 +67,11 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 def write_rows(out: Path, arrays: Mapping[str, npt.NDArray[Any]], card: Mapping[str, Any]) -> RowFile:
     """Write rows atomically: `arrays` by name, and the card over them."""
-    with atomic_directory(out) as folder:
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        body = {**card, "files": {f"{name}.npy": sha256_file(folder / f"{name}.npy") for name in arrays}}
-        full = {**body, "digest": sha256_json(body)}
-        (folder / CARD).write_text(json.dumps(full, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    seal(out, CARD, arrays, card)
     return open_rows(out)
 
 
 def open_rows(path: Path) -> RowFile:
     """Verify rows on the disk. Raises `DataError` that names the missing or altered file."""
-    try:
-        card = json.loads((path / CARD).read_text(encoding="utf-8"))
-        body = {key: value for key, value in card.items() if key != "digest"}
-        whole = sha256_json(body) == card["digest"]
-        files = dict(card["files"])
-    except FileNotFoundError:
-        raise DataError(f"{path}: no packed rows ({CARD} is missing); pack the records again") from None
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path / CARD}: truncated or altered; delete {path} and pack the records again") from None
-    for name, digest in files.items():
-        if not (path / name).is_file() or sha256_file(path / name) != digest:
-            whole = False
-    if not whole:
-        raise DataError(f"{path}: altered or truncated; delete it and pack the records again")
+    card = unseal(path, CARD, "pack the records again")
     return RowFile(path, str(card["digest"]), card)
