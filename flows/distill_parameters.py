@@ -7,7 +7,7 @@ A template is a YAML file in `configs/distill/` that holds only what differs fro
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -90,12 +90,6 @@ class ProjectConfig(StrictModel):
         if wanted is not None and isinstance(gate, dict):
             values = {**values, "gate": {"ratio": wanted, **gate}}
         return merged(_defaults(), values)
-
-    @model_validator(mode="after")
-    def _someone_to_learn_from(self) -> Self:
-        if not self.teachers and self.data.run is None:
-            raise ValueError("teachers: name one, or set data.run to a finished run of the forge, whose model teaches")
-        return self
 
     @property
     def folder(self) -> Path:

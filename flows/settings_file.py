@@ -11,8 +11,10 @@ from phases.storage import explain_os_errors
 
 
 def merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` over `defaults`, key by key."""
+    """`values` over `defaults`, key by key; another `kind` of something has no defaults from the first."""
     both = {k: v for k, v in values.items() if isinstance(v, dict) and isinstance(defaults.get(k), dict)}
+    if values.get("kind", defaults.get("kind")) != defaults.get("kind"):
+        return dict(values)
     return {**defaults, **values, **{key: merged(defaults[key], value) for key, value in both.items()}}
 
 

@@ -112,8 +112,8 @@ class Incremental(StrictModel):
     """Learns on from the last champion, so that a night adds to what the nights before it made."""
 
     kind: Literal["incremental"] = "incremental"
-    champion: str
-    """The champion's checkpoint."""
+    champion: str = ""
+    """The checkpoint to go on from; a project's nights put their champion here, and begin like `logits` without one."""
     alpha: float = Field(0.5, ge=0, le=1)
     """The teacher's share of the loss."""
     rate: float = Field(0.5, gt=0, le=1)
