@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from distillation.curation.shingles import Hashes, combine, word_number
@@ -22,6 +23,7 @@ from phases.data.leakage import SHORTEST
 from phases.strict import StrictModel
 
 REASON = "in the sealed evaluation"
+_AT_ONCE = 10_000
 _WORDS = re.compile(r"[぀-ヿ㐀-鿿가-힯]|\w+|[+\-*/=<>%^|&~]")
 
 
@@ -51,9 +53,23 @@ def leaking_texts(
     `prompts` are what is compared with sealed texts as a whole.
     """
     numbers: dict[str, int] = {}
-    by_length: dict[int, list[Hashes]] = {}
     whole = {" ".join(words(s)) for s in sealed} - {""}
-    for text in sorted(whole):
+    wanted, excused = _wanted(sorted(whole), config, numbers)
+    leaking = {i for i, prompt in enumerate(prompts) if " ".join(words(prompt)) in whole}
+    for first in range(0, len(texts), _AT_ONCE):
+        numbered = [_numbered(words(text), numbers) for text in texts[first : first + _AT_ONCE]]
+        together = np.concatenate([np.zeros(0, dtype=np.uint64), *numbered])
+        owner = np.repeat(np.arange(len(numbered)) + first, [len(own) for own in numbered])
+        for length, known in wanted.items():
+            places = np.flatnonzero(_member(_pieces(together, length), known))
+            leaking |= set(owner[places][owner[places] == owner[places + length - 1]].tolist())
+    return sorted(leaking), excused
+
+
+def _wanted(sealed: Sequence[str], config: Decontamination, numbers: dict[str, int]) -> tuple[dict[int, Hashes], int]:
+    """Sorted hashes of what must not stand in a record, by length in words, and how many were left out."""
+    by_length: dict[int, list[Hashes]] = {}
+    for text in sealed:
         found = text.split(" ")
         if len(found) >= SHORTEST:
             length = min(len(found), config.ngram)
@@ -61,14 +77,9 @@ def leaking_texts(
     wanted, excused = {}, 0
     for length, pieces in by_length.items():
         values, counts = np.unique(np.concatenate(pieces), return_counts=True)
-        common = counts > config.boilerplate if config.boilerplate and length == config.ngram else counts < 0
+        common = counts > (config.boilerplate if config.boilerplate and length == config.ngram else len(sealed))
         wanted[length], excused = values[~common], excused + int(common.sum())
-    leaking = []
-    for i, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
-        own = _numbered(words(text), numbers)
-        if any(_member(_pieces(own, n), known) for n, known in wanted.items()) or " ".join(words(prompt)) in whole:
-            leaking.append(i)
-    return leaking, excused
+    return wanted, excused
 
 
 def trained_text(record: Record) -> str:
@@ -93,7 +104,8 @@ def _pieces(numbered: Hashes, length: int) -> Hashes:
     return combine(np.lib.stride_tricks.sliding_window_view(numbered, length))
 
 
-def _member(values: Hashes, known: Hashes) -> bool:
-    if not len(known) or not len(values):
-        return False
-    return bool((known[np.searchsorted(known, values).clip(max=len(known) - 1)] == values).any())
+def _member(values: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
+    if not len(known):
+        return np.zeros(len(values), dtype=np.bool_)
+    found: npt.NDArray[np.bool_] = known[np.searchsorted(known, values).clip(max=len(known) - 1)] == values
+    return found
