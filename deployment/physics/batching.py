@@ -10,7 +10,7 @@ here because a recommendation needs thousands of answers in a second, and an ord
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 STEPS, PRECISION = 100, 1e-15
@@ -83,7 +83,7 @@ def together(waits: tuple[Wait, ...]) -> Wait:
     return Wait(sum(wait.mean for wait in waits), max(wait.probability for wait in waits))
 
 
-def token_percentiles(mean: float, prompt: float, met: float, output: float) -> Mapping[int, float]:
-    """TPOT's percentiles: a request meets `met` prompts on average (Poisson), and each delays all its tokens' sum."""
+def token_percentile(mean: float, prompt: float, met: float, output: float, percent: int) -> float:
+    """TPOT's percentile: a request meets `met` prompts on average (Poisson), and each delays all its tokens' sum."""
     spread = prompt * math.sqrt(met) / max(1.0, output)
-    return {percent: mean + quantile * spread for percent, quantile in NORMAL.items()}
+    return mean + NORMAL[percent] * spread

@@ -123,3 +123,9 @@ def shipped() -> Coefficients:
     """Those of `coefficients.json`."""
     content = json.loads(FILE.read_text(encoding="utf-8"))
     return Coefficients(content["terms"], content["offsets"], content["report"])
+
+
+@cache
+def shipped_factors(kind: tuple[tuple[str, float], ...]) -> Mapping[str, Any]:
+    """The shipped factors of a kind of system (its features): thousands of systems are of some dozens of kinds."""
+    return shipped().factors(dict(kind))

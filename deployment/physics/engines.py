@@ -14,6 +14,7 @@ Figures are measured, not the engines' promises. Their sources are named per ent
 
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 
 from deployment.hardware import Accelerator
 from deployment.serving import Engine
@@ -64,6 +65,7 @@ class EngineFacts:
         return self.tokens[_large(accelerator)]
 
 
+@cache
 def facts(engine: Engine, version: str = "") -> EngineFacts:
     """What holds for this version: the newest entry that is not newer; without a version the newest of all.
 

@@ -3,29 +3,29 @@
     figures = estimate(model, accelerator, Serving(tp=2), Load(1024, 256, concurrency=16))
     figures.ttft.value, figures.tpot.low, figures.memory.kv_pool, figures.parts["weights"]
 
-`prepare` does once what does not depend on the load; its `at` then takes some 0.1 ms and `Prepared.replica` answers in
-microseconds, so a sweep asks them many times. TPOT is (end-to-end − TTFT) / (tokens − 1); throughput counts output
-tokens. Times are of the shipped fit (`coefficients.json`), corrected by what was observed of the system
-(`calibration.py`), and never below the floor.
+`setup` finds what no request changes, `prepare_lengths` what no load changes; `at` then takes some 0.1 ms, and `ttft`
+and `tpot` of a steady state some microseconds, so a sweep asks them many times. TPOT is (end-to-end − TTFT) /
+(tokens − 1); throughput counts output tokens. Times are of the shipped fit (`coefficients.json`), corrected by what
+was observed of the system (`calibration.py`), and never below the floor.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from deployment.hardware import Accelerator
 from deployment.model import Model
 from deployment.physics import batching, decode
-from deployment.physics.calibration_store import Correction, Factor, correction
-from deployment.physics.coefficients import Coefficients, shipped
-from deployment.physics.intervals import Spread, spread
-from deployment.physics.latency import Case, slot_wait
-from deployment.physics.memory import max_sequences, memory_plan
+from deployment.physics.calibration_store import Correction, Factor
+from deployment.physics.intervals import Spread
+from deployment.physics.latency import Case
+from deployment.physics.memory import max_sequences
 from deployment.physics.replica import Replica, replica
-from deployment.physics.requests import check_load, check_split
+from deployment.physics.requests import check_load
+from deployment.physics.setup import Setup, setup
 from deployment.physics.speculation import tokens_per_step
-from deployment.physics.systems import features
+from deployment.physics.steady import Steady, steady
 from deployment.physics.terms import work
-from deployment.serving import Estimate, Figure, Load, MemoryPlan, Provenance, Serving
+from deployment.serving import Estimate, Figure, Load, Provenance, Serving
 from phases.errors import InputError
 
 ENDLESS = Figure(math.inf, math.inf, math.inf, "analytic")
@@ -52,99 +52,55 @@ def offline_throughput(
 class Prepared:
     """A system with prompts and answers of one length; `at` gives the estimate for a load of these lengths."""
 
-    memory: MemoryPlan
+    system: Setup
     replica: Replica
     case: Case
-    known: Coefficients
-    factors: decode.Factors
-    spreads: tuple[Spread, Spread]
-    """TTFT's and TPOT's."""
-    corrected: Correction
-    notes: tuple[str, ...]
 
     def at(self, load: Load) -> Estimate:
         """The estimate under this load, whose lengths are those of the preparation."""
-        if load.concurrency is not None:
-            return self._closed(load.concurrency)
-        assert load.rate is not None
-        return self._open(load.rate)
+        return self.figures(steady(self.replica, load))
 
-    def _closed(self, concurrency: float) -> Estimate:
-        """So many requests always in flight."""
-        server = self.replica
-        batch = min(concurrency, server.slots)
-        tpot = server.tpot(batch)
-        waiting = float(slot_wait(concurrency, batch, server.output * tpot))
-        wait = batching.Wait(server.queued(concurrency) + waiting, 1.0)
-        notes: tuple[str, ...] = ()
-        if concurrency > batch:
-            notes = (f"the cache holds {batch:.0f} sequences of this length: {concurrency - batch:.0f} requests wait",)
-        return self._answer(batch, server.first(concurrency), tpot, wait, None, notes)
-
-    def _open(self, rate: float) -> Estimate:
-        """Requests that arrive at random."""
-        server = self.replica
-        batch = batching.steady_batch(rate, server.output, server.slots, server.tpot)
-        prompts = batching.prompt_wait(rate, server.prompt)
-        if not math.isfinite(batch + prompts.mean):
-            return self._overloaded(rate)
-        tpot = server.tpot(batch)
-        slots = batching.slot_wait(batch, server.slots, server.output * tpot)
-        return self._answer(batch, server.first(batch), tpot, batching.together((prompts, slots)), rate, ())
-
-    def _overloaded(self, rate: float) -> Estimate:
-        """A queue that grows without end: a full replica, and a first token that never comes."""
-        full = self._closed(self.replica.slots)
-        most = full.throughput.value / self.replica.output
-        note = f"{rate:g} requests/s are more than the {most:.3g} that the replica serves: the queue grows without end"
-        endless = dict.fromkeys(batching.NORMAL, ENDLESS)
-        return replace(full, ttft=ENDLESS, ttft_percentiles=endless, notes=(*full.notes, note))
-
-    def _answer(
-        self,
-        batch: float,
-        first: float,
-        tpot: float,
-        wait: batching.Wait,
-        rate: float | None,
-        notes: tuple[str, ...],
-    ) -> Estimate:
-        """All figures of a steady state with `batch` sequences running."""
-        server = self.replica
-        floor = float(decode.floor_seconds(self.case.decode, max(1.0, batch))) / self.case.yielded
-        tokens = batching.token_percentiles(tpot, server.delay, batch, server.output)
-        times = self._figure(tpot, self.corrected.tpot, self.spreads[1], floor)
+    def figures(self, state: Steady) -> Estimate:
+        """All figures of a steady state."""
+        tpot = self.tpot(state)
+        arriving = None if state.rate is None or state.overloaded else state.rate * self.replica.output
+        throughput = _throughput(state.batch, arriving, tpot)
         return Estimate(
-            memory=self.memory,
-            batch=batch,
-            ttft=self._ttft(first + wait.mean),
-            tpot=times,
-            throughput=_throughput(batch, None if rate is None else rate * server.output, times),
-            ttft_percentiles={percent: self._ttft(first + wait.percentile(percent)) for percent in batching.NORMAL},
-            tpot_percentiles={
-                percent: self._figure(value, self.corrected.tpot, self.spreads[1], floor)
-                for percent, value in tokens.items()
-            },
-            floor_tpot=floor,
-            parts=self._parts(batch),
-            notes=(*self.notes, *notes),
+            memory=self.system.memory,
+            batch=state.batch,
+            ttft=self.ttft(state),
+            tpot=tpot,
+            throughput=throughput,
+            ttft_percentiles={percent: self.ttft(state, percent) for percent in batching.NORMAL},
+            tpot_percentiles={percent: self.tpot(state, percent) for percent in batching.NORMAL},
+            floor_tpot=self._floor(state.batch),
+            parts=self._parts(state.batch),
+            notes=(*self.system.notes, *_notes(state, throughput.value / self.replica.output)),
         )
+
+    def ttft(self, state: Steady, percent: int | None = None) -> Figure:
+        """Time to the first token: the mean, or what so many percent of the requests do not exceed."""
+        if state.overloaded:
+            return ENDLESS
+        wait = state.wait.mean if percent is None else state.wait.percentile(percent)
+        return _figure(state.first + wait, self.system.corrected.ttft, self.system.spreads[0], 0.0)
+
+    def tpot(self, state: Steady, percent: int | None = None) -> Figure:
+        """Time per token after the first: the mean, or what so many percent of the requests do not exceed."""
+        seconds, server = state.tpot, self.replica
+        if percent is not None:
+            seconds = batching.token_percentile(state.tpot, server.delay, state.batch, server.output, percent)
+        return _figure(seconds, self.system.corrected.tpot, self.system.spreads[1], self._floor(state.batch))
+
+    def _floor(self, batch: float) -> float:
+        return float(decode.floor_seconds(self.case.decode, max(1.0, batch))) / self.case.yielded
 
     def _parts(self, batch: float) -> dict[str, float]:
         """Seconds of one output token by term; their sum is TPOT before any correction."""
-        parts = decode.parts(self.known.terms, self.factors, self.case.decode, batch, self.case.checked)
+        system = self.system
+        parts = decode.parts(system.known.terms, system.factors, self.case.decode, batch, self.case.checked)
         named = {name: float(value) / self.case.yielded for name, value in parts.items()}
         return {**named, "prompts": self.replica.delay * batch / self.replica.output}
-
-    def _ttft(self, seconds: float) -> Figure:
-        return self._figure(seconds, self.corrected.ttft, self.spreads[0], 0.0)
-
-    def _figure(self, seconds: float, seen: Factor, about: Spread, floor: float) -> Figure:
-        """A time with its correction and interval, none of the three below the floor."""
-        low, high = seen.narrowed(about)
-        value = seconds * seen.factor
-        origin: Provenance = "measured" if seen.points else "fitted"
-        return Figure(max(floor, value), max(floor, seconds * low), max(floor, seconds * high), origin)
 
 
 def prepare(
@@ -159,13 +115,17 @@ def prepare(
 
     Raises InputError for a split that cannot be, or where nothing fits.
     """
-    check_split(model, serving)
-    known, memory = shipped(), memory_plan(model, accelerator, serving)
-    slots = max_sequences(model, accelerator, serving, round(prompt_tokens + output_tokens / 2))
+    return prepare_lengths(setup(model, accelerator, serving, corrected), prompt_tokens, output_tokens)
+
+
+def prepare_lengths(system: Setup, prompt_tokens: int, output_tokens: int) -> Prepared:
+    """The system with prompts and answers of so many tokens. Raises InputError where not even one of them fits."""
+    model, accelerator, serving = system.model, system.accelerator, system.serving
+    tokens = round(prompt_tokens + output_tokens / 2)
+    slots = max_sequences(model, accelerator, serving, tokens, system.memory)
     if slots < 1:
-        room = f"{memory.kv_pool / 2**30:.1f} GiB are left for the cache"
+        room = f"{system.memory.kv_pool / 2**30:.1f} GiB are left for the cache"
         raise InputError(f"{model.name} does not fit on {serving.accelerators} × {accelerator.name}: {room}")
-    kind = features(model, accelerator, serving)
     counts = work(model, accelerator, serving, prompt_tokens, output_tokens)
     case = Case(
         prefill=counts,
@@ -176,15 +136,19 @@ def prepare(
         prefill_workers=1.0,
         decode_workers=1.0,
         disaggregated=0.0,
-        features=kind,
+        features=system.features,
         checked=1.0 + serving.draft_tokens,
         yielded=tokens_per_step(serving.acceptance, serving.draft_tokens),
     )
-    factors = known.factors(kind)
-    spreads, notes = spread(known, model, accelerator, serving)
-    if corrected is None:
-        corrected = correction(model.name, accelerator.name, serving.engine)
-    return Prepared(memory, replica(known, factors, case), case, known, factors, spreads, corrected, notes)
+    return Prepared(system, replica(system.known, system.factors, case), case)
+
+
+def _figure(seconds: float, seen: Factor, about: Spread, floor: float) -> Figure:
+    """A time with its correction and interval, none of the three below the floor."""
+    low, high = seen.narrowed(about)
+    value = seconds * seen.factor
+    origin: Provenance = "measured" if seen.points else "fitted"
+    return Figure(max(floor, value), max(floor, seconds * low), max(floor, seconds * high), origin)
 
 
 def _throughput(batch: float, arriving: float | None, tpot: Figure) -> Figure:
@@ -192,3 +156,14 @@ def _throughput(batch: float, arriving: float | None, tpot: Figure) -> Figure:
     if arriving is not None:
         return Figure(arriving, arriving, arriving, "analytic")
     return Figure(batch / tpot.value, batch / tpot.high, batch / tpot.low, tpot.provenance)
+
+
+def _notes(state: Steady, most: float) -> tuple[str, ...]:
+    """What a reader has to know of this load; `most`: requests per second of a full replica."""
+    if state.overloaded:
+        rate = f"{state.rate:g} requests/s are more than the {most:.3g} that the replica serves"
+        return (f"{rate}: the queue grows without end",)
+    if state.waiting > 0:
+        held = f"the cache holds {state.batch:.0f} sequences of this length"
+        return (f"{held}: {state.waiting:.0f} requests wait",)
+    return ()

@@ -14,10 +14,13 @@ The PRDs' `tokens × layers × 2 × d_model / kv_groups × bytes` is the first c
 `head_dim = d_model / heads`; `as_in_the_prd` is that formula, so that the difference can be shown.
 """
 
+from functools import lru_cache
+
 from deployment.model import LayerGroup, Model
 from phases.errors import InputError
 
 KV_BITS = (4, 8, 16, 32)
+REMEMBERED = 1 << 14
 
 
 def bytes_per_token(model: Model, kv_bits: int = 16, tp: int = 1) -> float:
@@ -30,6 +33,7 @@ def bytes_per_token(model: Model, kv_bits: int = 16, tp: int = 1) -> float:
     )
 
 
+@lru_cache(REMEMBERED)
 def bytes_per_sequence(model: Model, context: int, kv_bits: int = 16, tp: int = 1) -> float:
     """What one sequence of `context` tokens keeps on one accelerator, bytes; exact to the token.
 

@@ -16,12 +16,13 @@ Pools of measured runs (`python -m pytest tests/deployment/test_memory_measured.
 """
 
 import math
+from functools import lru_cache
 
 from deployment.hardware import Accelerator
 from deployment.model import LayerGroup, Model
 from deployment.physics.engines import GIB, GRAPH_BYTES, EngineFacts, facts, sglang_share
 from deployment.physics.keys_values import bytes_per_sequence
-from deployment.physics.weights import PRECISION_BITS, bytes_per_accelerator, layer_bits
+from deployment.physics.weights import PRECISION_BITS, REMEMBERED, bytes_per_accelerator, check_precision
 from deployment.serving import MemoryPlan, Serving
 from phases.errors import InputError
 
@@ -63,12 +64,15 @@ def sequence_bytes(model: Model, serving: Serving, tokens: int | None = None) ->
     return whole * _stage_layers(model, serving.pp) / model.depth
 
 
-def max_sequences(model: Model, accelerator: Accelerator, serving: Serving, tokens: int) -> int:
+def max_sequences(
+    model: Model, accelerator: Accelerator, serving: Serving, tokens: int, plan: MemoryPlan | None = None
+) -> int:
     """Sequences of `tokens` tokens that are decoded at once: as many as the pool holds, at most the engine's limit.
 
-    Of the whole replica: each of the `dp` copies has its own. 0 where not even one fits.
+    Of the whole replica: each of the `dp` copies has its own. 0 where not even one fits. `plan`: the system's, where
+    it is known already.
     """
-    pool = memory_plan(model, accelerator, serving).kv_pool
+    pool = (plan or memory_plan(model, accelerator, serving)).kv_pool
     each = sequence_bytes(model, serving, tokens)
     limit = facts(serving.engine, serving.version).max_sequences(accelerator)
     held = limit if each == 0 else min(limit, int(max(0.0, pool) // each))
@@ -80,7 +84,12 @@ def activation_bytes(model: Model, accelerator: Accelerator, serving: Serving, k
     if serving.engine == "sglang":
         return 0.0
     tokens = known.max_batched_tokens(accelerator)
-    sequences = min(tokens, known.max_sequences(accelerator))
+    return _warm_up(model, serving, known, tokens, min(tokens, known.max_sequences(accelerator)))
+
+
+@lru_cache(REMEMBERED)
+def _warm_up(model: Model, serving: Serving, known: EngineFacts, tokens: int, sequences: int) -> float:
+    """Bytes that a step of so many tokens, of so many sequences at most, allocates."""
     if serving.engine == "llama.cpp":  # all tokens of a micro-batch have logits, in float32
         return tokens * (model.vocabulary + model.hidden) * known.sampler_bytes
     sampler = sequences * model.vocabulary * known.sampler_bytes + 2 * (tokens + sequences) * model.hidden
@@ -150,4 +159,4 @@ def _check(model: Model, serving: Serving) -> None:
             raise InputError(f"{name} = {getattr(serving, name)}: at least 1")
     if serving.pp > model.depth:
         raise InputError(f"pp = {serving.pp}: {model.name} has {model.depth} layers, so at most as many stages")
-    layer_bits(model, serving.precision)  # names the precisions that are known
+    check_precision(serving.precision)

@@ -4,13 +4,16 @@ Weights of 4 bits on an accelerator without fp4 (AWQ, GPTQ, MXFP4 on a Hopper) a
 saves reading and nothing else (Frantar et al. 2024, MARLIN, arXiv 2408.11743).
 """
 
+from functools import lru_cache
+
 from deployment.hardware import Accelerator
 from deployment.model import Model
-from deployment.physics.weights import PRECISION_BITS
+from deployment.physics.weights import PRECISION_BITS, REMEMBERED
 from deployment.serving import Serving
 from phases.errors import InputError
 
 
+@lru_cache(REMEMBERED)
 def weight_format(model: Model, serving: Serving) -> str:
     """Format of most of the weights: `bf16`, `fp8`, `int8`, `int4`, `nvfp4` or `mxfp4`."""
     if serving.precision != "stored":

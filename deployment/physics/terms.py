@@ -9,14 +9,15 @@ Sources: FLOPs 2·N·S and causal attention 2·S²·heads·head_dim (Kaplan et a
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from deployment.hardware import Accelerator
 from deployment.model import LayerGroup, Model
 from deployment.physics.keys_values import bytes_per_sequence
 from deployment.physics.precision import compute_format, peak_flops
-from deployment.physics.weights import touched_bytes
+from deployment.physics.weights import REMEMBERED, touched_bytes
 from deployment.serving import Serving
 
 Quantity: TypeAlias = Any
@@ -77,10 +78,22 @@ class Work:
 
 def work(model: Model, accelerator: Accelerator, serving: Serving, prompt: float, output: float) -> Work:
     """Counts for prompts of `prompt` tokens and answers of `output`, decoded at their mean context."""
-    pool = serving.tp * serving.dp
+    crosses = serving.tp * serving.dp > accelerator.link_domain
+    return replace(
+        _counts(model, serving, prompt, output),
+        bandwidth=accelerator.bandwidth,
+        peak=peak_flops(accelerator, compute_format(model, accelerator, serving)),
+        peak_bf16=peak_flops(accelerator, "bf16"),
+        link=accelerator.network_bandwidth if crosses else accelerator.link_bandwidth,
+        crosses=float(crosses),
+    )
+
+
+@lru_cache(REMEMBERED)
+def _counts(model: Model, serving: Serving, prompt: float, output: float) -> Work:
+    """What is the same on every accelerator; what is an accelerator's own is 0."""
     context = prompt + output / 2
     cached = prompt * serving.prefix_cached
-    crosses = pool > accelerator.link_domain
     pp = serving.pp
     least = touched_bytes(model, serving, 1.0)
     most = touched_bytes(model, serving, MANY)
@@ -90,15 +103,15 @@ def work(model: Model, accelerator: Accelerator, serving: Serving, prompt: float
     ep = serving.ep if group else 1
     body = 2.0 * (model.active_parameters - model.embedding_parameters) / pp
     return Work(
-        accelerators=float(pool),
+        accelerators=float(serving.tp * serving.dp),
         tp=float(serving.tp),
         dp=float(serving.dp),
         stages=float(pp),
-        bandwidth=accelerator.bandwidth,
-        peak=peak_flops(accelerator, compute_format(model, accelerator, serving)),
-        peak_bf16=peak_flops(accelerator, "bf16"),
-        link=accelerator.network_bandwidth if crosses else accelerator.link_bandwidth,
-        crosses=float(crosses),
+        bandwidth=0.0,
+        peak=0.0,
+        peak_bf16=0.0,
+        link=0.0,
+        crosses=0.0,
         layers=model.depth / pp,
         moe_layers=sum(g.count for g in model.layers if g.experts) / pp,
         latent_layers=sum(g.count for g in model.layers if g.mixer == "latent") / pp,

@@ -13,12 +13,15 @@ with the weights (`deployment/physics/memory.py` adds them per accelerator).
 """
 
 import math
+from functools import lru_cache
 
 from deployment.model import LayerGroup, Model
 from deployment.serving import Serving
 from phases.errors import InputError
 
 PRECISION_BITS = {"bf16": 16.0, "fp8": 8.0, "int8": 8.0, "int4": 4.15625, "nvfp4": 4.5, "mxfp4": 4.25}
+REMEMBERED = 1 << 14
+"""Answers that are kept: a sweep asks the same of a model and a way of serving for every accelerator."""
 
 
 def layer_bits(model: Model, precision: str = "stored") -> float:
@@ -26,8 +29,9 @@ def layer_bits(model: Model, precision: str = "stored") -> float:
 
     Raises InputError for a precision that is not known.
     """
+    check_precision(precision)
     if precision != "stored":
-        return _fixed_bits(precision)
+        return PRECISION_BITS[precision]
     total = weighted = 0.0
     for group in model.layers:
         for parameters, bits in _parts(model, group, "stored"):
@@ -36,6 +40,7 @@ def layer_bits(model: Model, precision: str = "stored") -> float:
     return weighted / total if total else model.stored_bits
 
 
+@lru_cache(REMEMBERED)
 def bytes_per_accelerator(model: Model, serving: Serving) -> float:
     """Weights on one accelerator of the replica, bytes; under pipeline parallelism on the fullest one.
 
@@ -51,6 +56,7 @@ def bytes_per_accelerator(model: Model, serving: Serving) -> float:
     return body * _stage_share(model, serving.pp) + _ends_bytes(model, serving)
 
 
+@lru_cache(REMEMBERED)
 def touched_bytes(model: Model, serving: Serving, batch: float) -> float:
     """Bytes of weights that one decoding step of `batch` sequences (of the whole replica) reads on one accelerator.
 
@@ -89,18 +95,19 @@ def as_in_the_prd(model: Model, precision: str, overhead: float = 1.2) -> float:
     return model.parameters * layer_bits(model, precision) / 8 * overhead
 
 
-def _fixed_bits(precision: str) -> float:
-    if precision not in PRECISION_BITS:
+def check_precision(precision: str) -> None:
+    """Raises InputError for a precision that is not known."""
+    if precision != "stored" and precision not in PRECISION_BITS:
         known = ", ".join(["stored", *PRECISION_BITS])
         raise InputError(f"precision = {precision!r}: weights are kept as one of {known}")
-    return PRECISION_BITS[precision]
 
 
 def _parts(model: Model, group: LayerGroup, precision: str) -> tuple[tuple[float, float], ...]:
     """(parameters, bits) of one layer's mixer, dense MLP and routed experts, all of them."""
     numbers = (group.mixer_parameters, group.dense_parameters, group.experts * group.expert_parameters)
     if precision != "stored":
-        return tuple((number, _fixed_bits(precision)) for number in numbers)
+        check_precision(precision)
+        return tuple((number, PRECISION_BITS[precision]) for number in numbers)
     own = (group.mixer_bits, group.dense_bits, group.expert_bits)
     return tuple(
         (number, model.stored_bits if bits is None else bits) for number, bits in zip(numbers, own, strict=True)

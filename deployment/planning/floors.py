@@ -8,14 +8,12 @@ already worse than what another really does need not be looked at any further (`
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 from deployment.hardware import Accelerator
 from deployment.model import Model
 from deployment.physics import decode
 from deployment.physics.calibration_store import observations
-from deployment.physics.coefficients import shipped
+from deployment.physics.coefficients import shipped, shipped_factors
 from deployment.physics.keys_values import bytes_per_sequence
 from deployment.physics.systems import features
 from deployment.physics.terms import work
@@ -104,14 +102,8 @@ def overhead(model: Model, serving: Serving, workload: Workload, accelerators: I
     counts = work(model, next(iter(kinds)), serving, workload.prompt.mean, workload.output.mean)
     longest = counts.prompt_flops * workload.prompt.p95 / workload.prompt.mean
     for one in kinds:
-        factors = _factors(tuple(features(model, one, serving).items()))
+        factors = shipped_factors(tuple(features(model, one, serving).items()))
         launch = float(decode.parts(known, factors, counts, 1.0)["launch"])
         utilisation = counts.accelerators * known["prefill_utilisation"]
         found.append((known["request"] * factors["request"], launch, longest * factors["prompt"] / utilisation))
     return Overhead(*(min(column) for column in zip(*found, strict=True)))
-
-
-@cache
-def _factors(kind: tuple[tuple[str, float], ...]) -> dict[str, Any]:
-    """The fit's factors of a kind of system; a sweep has thousands of systems of some dozens of kinds."""
-    return shipped().factors(dict(kind))

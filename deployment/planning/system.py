@@ -11,13 +11,15 @@ import math
 
 from deployment.hardware import Accelerator
 from deployment.model import Model
-from deployment.physics.estimate import Prepared, prepare
+from deployment.physics.estimate import Prepared, prepare_lengths
 from deployment.physics.memory import memory_plan
+from deployment.physics.setup import Setup, setup
+from deployment.physics.steady import Steady, closed_loop, open_loop
 from deployment.planning.candidate import Rejection
 from deployment.planning.capacity import least
 from deployment.planning.fleet import ALONE, Fleet, Latencies, Subject
 from deployment.planning.traffic import Workload
-from deployment.serving import Estimate, Figure, Load, MemoryPlan, Serving
+from deployment.serving import Figure, Load, MemoryPlan, Serving
 from phases.errors import InputError
 
 GIB = 2.0**30
@@ -33,56 +35,60 @@ class System:
         self.workload, self.cautious = workload, cautious
         self.subject = Subject(model.name, accelerator.name, serving)
         self._ready: dict[int, Prepared] = {}
+        self._setup: Setup | None = None
 
     def alone(self, most: int) -> Latencies | Rejection:
         """What a mean request sees with the `most` replicas: the best that there can be."""
         try:
-            found = self._at(self.workload.prompt.mean, most)
+            ready = self._prepared(self.workload.prompt.mean)
         except InputError as error:
             return self._memory() or self.subject.reject("physics", "not computed", "", words=str(error))
-        failed = self._memory(found.memory)
+        failed = self._memory(ready.system.memory)
         if failed:
             return failed
-        latencies = self._with(self._value(found.ttft), self._value(found.tpot))
+        state = self._state(ready, most)
+        latencies = self._with(self._value(ready.ttft(state)), self._value(ready.tpot(state)))
         return self.subject.missed(latencies, self.workload, ALONE) or latencies
 
     def solve(self, alone: Latencies, most: int) -> Fleet | Rejection:
         """The smallest number of replicas, at most `most`, that holds everything at the peak."""
-        long = self._value(self._at(self.workload.prompt.p95, most).ttft)
-        failed = self.subject.missed(self._with(long, alone.tpot), self.workload, ALONE)
+        ready, long = self._prepared(self.workload.prompt.mean), self._prepared(self.workload.prompt.p95)
+        first = self._value(long.ttft(self._state(long, most)))
+        failed = self.subject.missed(self._with(first, alone.tpot), self.workload, ALONE)
         if failed:
             return failed
-        longer, prompt = max(0.0, long - alone.ttft), self.workload.prompt.mean
-        seen: dict[int, tuple[Estimate, Latencies]] = {}
+        longer = max(0.0, first - alone.ttft)
+        seen: dict[int, tuple[Steady, Latencies]] = {}
 
         def meets(replicas: int) -> bool:
-            found = self._at(prompt, replicas)
-            ttft, tpot = self._value(found.ttft_percentiles[95]), self._value(found.tpot_percentiles[95])
-            seen[replicas] = found, self._with(ttft + longer, tpot)
+            state = self._state(ready, replicas)
+            ttft, tpot = self._value(ready.ttft(state, 95)), self._value(ready.tpot(state, 95))
+            seen[replicas] = state, self._with(ttft + longer, tpot)
             return self.subject.missed(seen[replicas][1], self.workload) is None
 
-        replicas = least(meets, most, self._enough())
+        replicas = least(meets, most, self._enough(ready))
         if replicas is None:
             return too_few(self.subject, seen[most][1], self.workload, most)
-        load = self._load(prompt, replicas)
-        return Fleet(self.model, self.accelerator, self.serving, load, replicas, *seen[replicas])
+        state, latencies = seen[replicas]
+        load = Load(self.workload.prompt.mean, self.workload.output.mean, rate=state.rate)
+        parts = self.model, self.accelerator, self.serving
+        return Fleet(*parts, load, replicas, ready.figures(state), latencies)
 
-    def _enough(self) -> int:
+    def _enough(self, ready: Prepared) -> int:
         """Replicas that get the work done, whatever the latency: a good start for the search."""
-        prompt, output = self.workload.prompt.mean, self.workload.output.mean
-        ready = self._prepared(prompt)
-        throughput = ready.at(Load(prompt, output, concurrency=ready.case.slots)).throughput.value
-        return math.ceil(self.workload.peak_rate * output / throughput)
+        full = closed_loop(ready.replica, ready.replica.slots)
+        return math.ceil(self.workload.peak_rate * self.workload.output.mean / (full.batch / ready.tpot(full).value))
 
-    def _at(self, prompt_tokens: int, replicas: int) -> Estimate:
+    def _state(self, ready: Prepared, replicas: int) -> Steady:
         """One of so many replicas at the peak."""
-        return self._prepared(prompt_tokens).at(self._load(prompt_tokens, replicas))
+        return open_loop(ready.replica, self.workload.peak_rate / replicas)
 
     def _prepared(self, prompt_tokens: int) -> Prepared:
         """What does not depend on the load, computed once."""
+        if self._setup is None:
+            self._setup = setup(self.model, self.accelerator, self.serving)
         if prompt_tokens not in self._ready:
-            parts = self.model, self.accelerator, self.serving
-            self._ready[prompt_tokens] = prepare(*parts, prompt_tokens, self.workload.output.mean)
+            self._ready[prompt_tokens] = prepare_lengths(self._setup, prompt_tokens, self.workload.output.mean)
         return self._ready[prompt_tokens]
 
     def _memory(self, known: MemoryPlan | None = None) -> Rejection | None:
@@ -94,9 +100,6 @@ class System:
         words = f"weights {plan.weights / GIB:.1f}, a sequence of {self.workload.context} tokens "
         words += f"{plan.kv_per_sequence / GIB:.1f}, the engine {(plan.activation + plan.non_torch) / GIB:.1f}"
         return self.subject.reject("memory", need, plan.usable / GIB, f"GiB of each {self.accelerator.name}", words)
-
-    def _load(self, prompt_tokens: int, replicas: int) -> Load:
-        return Load(prompt_tokens, self.workload.output.mean, rate=self.workload.peak_rate / replicas)
 
     def _value(self, figure: Figure) -> float:
         return figure.high if self.cautious else figure.value

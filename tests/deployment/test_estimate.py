@@ -128,7 +128,7 @@ def test_floors_and_order_hold_ten_thousand_times(
 def test_the_fast_path_is_the_fitted_formula(model: Model, concurrency: float) -> None:
     here = prepare(model, accelerator("b200-sxm"), Serving(tp=8, draft_tokens=1), 700, 300, Correction())
     found = here.at(Load(700, 300, concurrency=concurrency))
-    times = closed_loop(here.known.terms, here.factors, replace(here.case, concurrency=concurrency))
+    times = closed_loop(here.system.known.terms, here.system.factors, replace(here.case, concurrency=concurrency))
     assert found.ttft.value == pytest.approx(times.ttft)
     assert found.tpot.value == pytest.approx(max(times.tpot, found.floor_tpot))
     assert sum(found.parts.values()) == pytest.approx(times.tpot)
