@@ -99,7 +99,8 @@ class _Line:
     """The service has asked everybody to wait until then."""
     refused: Setback | None = None
     """What every further request would get too."""
-    results: "asyncio.Queue[Outcome | Exception | None]" = field(default_factory=asyncio.Queue)
+    results: "asyncio.Queue[tuple[Outcome, asyncio.Event] | Exception | None]" = field(default_factory=asyncio.Queue)
+    """Each with what tells its worker that the reader is done with it."""
 
 
 class EndpointTeacher:
@@ -157,7 +158,8 @@ class EndpointTeacher:
                     if result is None:
                         busy -= 1
                     else:
-                        yield result
+                        yield result[0]
+                        result[1].set()
             finally:
                 for worker in crew:
                     worker.cancel()
@@ -166,7 +168,9 @@ class EndpointTeacher:
     async def _work(self, source: Iterator[tuple[int, Ask]], line: _Line) -> None:
         try:
             for index, ask in source:
-                line.results.put_nowait((index, await self._ask(index, ask, line)))
+                outcome, is_kept = await self._ask(index, ask, line), asyncio.Event()
+                line.results.put_nowait(((index, outcome), is_kept))
+                await is_kept.wait()  # a slow reader has no more answers in memory than there are places
         except Exception as error:  # of whoever gives the questions; it belongs to the reader of the answers
             line.results.put_nowait(error)
         else:
