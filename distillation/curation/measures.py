@@ -23,8 +23,8 @@ SAMPLE = 500
 class Diversity:
     """How varied questions are."""
 
-    distinct: dict[int, float]
-    """Distinct n-grams as a share of all (Li et al., arXiv 1510.03055), for n of 1, 2 and 3."""
+    distinct: dict[str, float]
+    """Distinct n-grams as a share of all (Li et al., arXiv 1510.03055): `1-grams`, `2-grams`, `3-grams`."""
     group_entropy_bits: float
     """Of the groups' shares; log2 of the number of groups when all are equally large."""
     groups: int
@@ -42,7 +42,7 @@ def diversity(records: Sequence[Record], seed: int) -> Diversity:
     chosen = sorted(prompts, key=lambda text: hashlib.sha256(f"{seed}\0{text}".encode()).digest())[:SAMPLE]
     nearest = _nearest(chosen)
     return Diversity(
-        distinct={n: _distinct(words, n) for n in (1, 2, 3)},
+        distinct={f"{n}-grams": _distinct(words, n) for n in (1, 2, 3)},
         group_entropy_bits=float(-(shares * np.log2(shares)).sum()) + 0.0,
         groups=len(shares),
         nearest=float(nearest.mean()) if len(nearest) else None,
