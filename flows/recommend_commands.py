@@ -4,7 +4,7 @@
     forge recommend --use-case rag --model Qwen/Qwen3-32B --budget 5000 --cloud aws --region us-east-1
     forge recommend --use-case chat --what-if traffic.users=2000 --what-if "slo.ttft_p95_ms=150 spot=true"
     forge recommend --report checkpoints/laptop --use-case extraction
-    forge recommend --request team.yaml --manifests out/ --json
+    forge recommend --request team.yaml --manifests out/ --json        # with --rejected: every one
     forge recommend --explain
 
 Exit codes: 0 something fits, 1 nothing does (the nearest misses are printed), 2 the question makes no sense.
@@ -37,10 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rank", choices=("cost", "latency", "quality", "balance", "score"), help=text)
     text = "ask again with KEY=VALUE (several parted by spaces) and put the answers side by side; repeat for more"
     add("--what-if", action="append", default=[], metavar="CHANGE", help=text)
-    add("--top", type=int, default=5, metavar="N", help="candidates that are shown (default: 5)")
+    add("--top", type=_few, metavar="N", help="candidates that are shown (default: 5, with --json 50)")
     text = "solve every system, even those that another one beats for certain"
     add("--exhaustive", action="store_true", default=None, help=text)
-    add("--rejected", action="store_true", help="list every rejected candidate with the constraint and the number")
+    add("--rejected", action="store_true", help="list every rejected candidate with its number, not only the nearest")
     add("--explain", action="store_true", help="the PRDs' formulas beside the ones in force, model by model")
     add("--manifests", type=Path, metavar="DIR", help="also write everything that deploys the choice")
     text = "a request as YAML (lengths, objectives, weights of the score …); options go before it"
@@ -119,19 +119,20 @@ def recommend(arguments: argparse.Namespace) -> int:
 
 def _answer(arguments: argparse.Namespace, request: "Request", agent: "OwnAgent | None") -> int:
     from deployment.planning import showing
-    from deployment.planning.exporting import recommendation_data, what_if_data
+    from deployment.planning.exporting import TOP, recommendation_data, what_if_data
     from deployment.planning.what_if import what_if
 
     alternatives = what_if(request, arguments.what_if, agent)
     answer = alternatives[0].recommendation
     written = _manifests(answer, arguments.manifests)
     if arguments.json:
-        data = recommendation_data(answer) | {"manifests": [str(path) for path in written]}
+        top = TOP if arguments.top is None else arguments.top
+        data = recommendation_data(answer, top, arguments.rejected) | {"manifests": [str(path) for path in written]}
         if arguments.what_if:
             data["what_if"] = what_if_data(alternatives)
         print(json.dumps(data, indent=2, ensure_ascii=False))
     else:
-        print(showing.answer_text(answer, arguments.top, arguments.rejected))
+        print(showing.answer_text(answer, 5 if arguments.top is None else arguments.top, arguments.rejected))
         if arguments.what_if:
             print(f"\n{showing.what_if_text(alternatives)}")
         if written:
@@ -192,6 +193,13 @@ def _explained(request: "Request", agent: "OwnAgent | None") -> Any:
 def _print(as_json: bool, data: Callable[[], Any], text: Callable[[], str]) -> int:
     print(json.dumps(data(), indent=2, ensure_ascii=False) if as_json else text())
     return 0
+
+
+def _few(text: str) -> int:
+    """How many are shown."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}': give a whole number, 0 or more")
+    return int(text)
 
 
 def _lengths(text: str) -> dict[str, int]:

@@ -2,8 +2,9 @@
 
     own.enter(Path("checkpoints/laptop/compression"))
 
-They are kept in `checkpoints/atlas.json` (or where FORGE_ATLAS says), written whole under another name and renamed, so
-that a reader never sees half a file. Only JSON files of a checkpoint are read, and the sizes of its weights.
+They are kept in `checkpoints/atlas.json` (or where FORGE_ATLAS says), written by one process at a time, whole under
+another name and renamed, so that nothing is lost and a reader never sees half a file. Only JSON files of a checkpoint
+are read, and the sizes of its weights.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deployment.atlas.storing import VERSION, as_json, from_json, read_json
+from deployment.exclusive import exclusive, replace_file
 from deployment.model import Model, Quality
 from phases.errors import InputError
 
@@ -43,18 +45,12 @@ def models(path: Path | None = None) -> tuple[Model, ...]:
 def keep(model: Model, path: Path | None = None) -> Model:
     """Add a model, or replace the one of its name; the file is changed as a whole or not at all."""
     path = path or file()
-    kept = [one for one in models(path) if one.name != model.name]
-    content = {"version": VERSION, "models": [as_json(one) for one in (*kept, model)]}
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8") as file_:
-            json.dump(content, file_, indent=1)
-            file_.flush()
-            os.fsync(file_.fileno())
-        part.replace(path)
+        with exclusive(path):
+            kept = [one for one in models(path) if one.name != model.name]
+            content = {"version": VERSION, "models": [as_json(one) for one in (*kept, model)]}
+            replace_file(path, json.dumps(content, indent=1))
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written ({error.strerror}); set {VARIABLE} to another file") from None
     return model
 

@@ -16,7 +16,6 @@ import math
 import os
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -69,7 +68,7 @@ def texts(subject: Recommendation | Candidate, *, checkpoint: str | None = None)
 
 
 def exported(plan: Plan, recommendation: Recommendation | None = None) -> str:
-    """Everything that is known of the plan and its candidates, as JSON."""
+    """The plan, the best candidates and why others were rejected, as JSON."""
     facts = {
         "name": plan.name,
         "image": plan.image,
@@ -82,18 +81,9 @@ def exported(plan: Plan, recommendation: Recommendation | None = None) -> str:
         "served_name": plan.served_name,
         "timing": dataclasses.asdict(make_timing(plan.candidate)),  # what `forge simulate` works by
         "candidate": dataclasses.asdict(plan.candidate),
-        "recommendation": _answer(recommendation) if recommendation is not None else None,
+        "recommendation": recommendation_data(recommendation) if recommendation is not None else None,
     }
     return json.dumps(_finite(facts), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _answer(recommendation: Recommendation) -> dict[str, Any]:
-    """The recommendation, of its thousands of rejections the number and one of each kind (`--json` prints all)."""
-    kinds = Counter(one.constraint for one in recommendation.rejections)
-    first = {one.constraint: one for one in reversed(recommendation.rejections)}
-    data = recommendation_data(dataclasses.replace(recommendation, rejections=()))
-    data["rejections"] = [{"count": count, "example": dataclasses.asdict(first[kind])} for kind, count in kinds.items()]
-    return data
 
 
 def _finite(value: Any) -> Any:

@@ -6,12 +6,12 @@
 Every figure is one of the recommendation's own; an interval is the physics' 80 % interval.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from deployment.manifests.commands import arguments, load_test, shell
 from deployment.manifests.plan import Plan
-from deployment.planning.candidate import Candidate, Recommendation, Rejection
+from deployment.planning.candidate import Candidate, Recommendation
+from deployment.planning.nearest import kinds
 from deployment.serving import Figure, MemoryPlan
 
 _GIB = 2**30
@@ -139,15 +139,10 @@ def _alternatives(recommendation: Recommendation) -> str:
 
 
 def _rejected(recommendation: Recommendation) -> str:
-    """How many by constraint, and an example of each with its number."""
-    if not recommendation.rejections:
-        return ""
-    first: dict[str, Rejection] = {}
-    for one in recommendation.rejections:
-        first.setdefault(one.constraint, one)
-    counts = Counter(one.constraint for one in recommendation.rejections)
-    lines = [f"- **{name}** ({count}), such as {first[name]}" for name, count in counts.most_common()]
-    return "\n".join(["## What was rejected, and why", *lines])
+    """How many by constraint, and of each the one that misses by least, with its number."""
+    found = kinds(recommendation.rejections, 1)
+    lines = [f"- **{kind.constraint}** ({kind.count}), nearest {kind.nearest[0]}" for kind in found]
+    return "\n".join(["## What was rejected, and why", *lines]) if lines else ""
 
 
 def _notes(recommendation: Recommendation | None, chosen: Candidate) -> str:

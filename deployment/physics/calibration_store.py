@@ -13,6 +13,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from deployment.exclusive import exclusive, replace_file
 from deployment.physics.intervals import Spread
 from phases.errors import InputError
 
@@ -23,6 +24,7 @@ WITHIN = {"ttft": 0.30, "tpot": 0.12}
 SHARED = {3: 1.0, 2: 0.25}
 """Weight of an observation by how many of model, accelerator and engine are the same; the engine alone: `ENGINE`."""
 ENGINE = 0.05
+VARIABLE = "FORGE_CALIBRATION"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +63,23 @@ class Correction:
 
 def file() -> Path:
     """Where observations are kept: `checkpoints/calibration.json` of the working directory, or FORGE_CALIBRATION."""
-    return Path(os.environ.get("FORGE_CALIBRATION", "checkpoints/calibration.json"))
+    return Path(os.environ.get(VARIABLE) or "checkpoints/calibration.json")
 
 
 def observations(path: Path | None = None) -> tuple[Observation, ...]:
     """All that are kept; none where there is no file. Raises InputError for a file that is broken."""
     path = path or file()
     try:
-        stamp = path.stat().st_mtime_ns
+        found = path.stat()
     except OSError:
         return ()
-    if _READ.get(path, (0, ()))[0] != stamp:
+    stamp = (found.st_mtime_ns, found.st_ino)  # clocks of files are coarse; one that was replaced has a new number
+    if path not in _READ or _READ[path][0] != stamp:
         _READ[path] = (stamp, _read(path))
     return _READ[path][1]
 
 
-_READ: dict[Path, tuple[int, tuple[Observation, ...]]] = {}
+_READ: dict[Path, tuple[tuple[int, int], tuple[Observation, ...]]] = {}
 
 
 def _read(path: Path) -> tuple[Observation, ...]:
@@ -88,13 +91,15 @@ def _read(path: Path) -> tuple[Observation, ...]:
 
 
 def keep(new: list[Observation], path: Path | None = None) -> None:
-    """Add observations to those that are kept; the file is replaced at once, never half written."""
+    """Add observations to those that are kept, also while other processes do; the file is replaced as a whole."""
     path = path or file()
-    content = {"observations": [asdict(entry) for entry in (*observations(path), *new)]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    try:
+        with exclusive(path):
+            before = _read(path) if path.exists() else ()
+            content = {"observations": [asdict(entry) for entry in (*before, *new)]}
+            replace_file(path, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); set {VARIABLE} to another file") from None
 
 
 def correction(model: str, accelerator: str, engine: str, known: tuple[Observation, ...] | None = None) -> Correction:

@@ -5,25 +5,34 @@ from dataclasses import asdict
 from typing import Any
 
 from deployment.planning.candidate import Candidate, Recommendation
+from deployment.planning.nearest import kinds
 from deployment.planning.what_if import Alternative
 from deployment.serving import Figure
 
 GIB = 2.0**30
+TOP = 50
+"""Candidates that are told in full."""
 
 
-def recommendation_data(recommendation: Recommendation) -> dict[str, Any]:
-    """Everything of the answer: chosen, all candidates, the front, every rejection with its numbers."""
+def recommendation_data(recommendation: Recommendation, top: int = TOP, every: bool = False) -> dict[str, Any]:
+    """The answer: chosen, the `top` best candidates, the front, rejections by constraint.
+
+    With `every` all rejections, each with its numbers, beside their counts: a whole atlas has tens of thousands.
+    """
     chosen = recommendation.chosen
+    listed = {"rejections": [asdict(one) for one in recommendation.rejections]} if every else {}
     return {
         "request": recommendation.request.model_dump(mode="json"),
         "workload": recommendation.workload.model_dump(mode="json"),
         "chosen": candidate_data(chosen) if chosen else None,
         "benchmark": recommendation.benchmark or None,
-        "candidates": [candidate_data(one) for one in recommendation.candidates],
+        "candidates_in_all": len(recommendation.candidates),
+        "candidates": [candidate_data(one) for one in recommendation.candidates[:top]],
         "pareto": [one.system for one in recommendation.pareto],
         "alternatives": [candidate_data(one) for one in recommendation.alternatives],
         "nearest": [asdict(one) for one in recommendation.nearest],
-        "rejections": [asdict(one) for one in recommendation.rejections],
+        "rejected": [asdict(one) for one in kinds(recommendation.rejections)],
+        **listed,
         "notes": list(recommendation.notes),
     }
 

@@ -1,9 +1,25 @@
-"""When nothing fits: what comes closest, one a constraint, by how far it misses relative to its limit."""
+"""Of thousands of rejections what tells most: how many by which constraint, and those that miss by least."""
 
+import heapq
 import math
+from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from deployment.planning.candidate import Rejection
+from deployment.planning.candidate import Constraint, Rejection
+
+FEW = 3
+"""Rejections of one constraint that are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """All rejections by one constraint."""
+
+    constraint: Constraint
+    count: int
+    nearest: tuple[Rejection, ...]
+    """The smallest misses, smallest first."""
 
 
 def miss(rejection: Rejection) -> float:
@@ -14,11 +30,15 @@ def miss(rejection: Rejection) -> float:
     return max(value / limit, limit / value)
 
 
+def kinds(rejections: Iterable[Rejection], few: int = FEW) -> tuple[Kind, ...]:
+    """By constraint, the one with the most rejections first; of each the `few` nearest. Ties stay in their order."""
+    by_constraint: dict[Constraint, list[Rejection]] = defaultdict(list)
+    for rejection in rejections:
+        by_constraint[rejection.constraint].append(rejection)
+    found = [Kind(name, len(all_), tuple(heapq.nsmallest(few, all_, miss))) for name, all_ in by_constraint.items()]
+    return tuple(sorted(found, key=lambda kind: -kind.count))
+
+
 def nearest(rejections: Iterable[Rejection]) -> tuple[Rejection, ...]:
     """The smallest miss of every constraint, smallest first; words only where a constraint has no figures."""
-    best: dict[str, Rejection] = {}
-    for rejection in rejections:
-        other = best.get(rejection.constraint)
-        if other is None or miss(rejection) < miss(other):
-            best[rejection.constraint] = rejection
-    return tuple(sorted(best.values(), key=miss))
+    return tuple(sorted((kind.nearest[0] for kind in kinds(rejections, 1)), key=miss))

@@ -1,6 +1,5 @@
 """A recommendation as text for a terminal: the choice, the others, the front, what was rejected by which constraint."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from deployment.model import Model
 from deployment.planning import prd_formulas
 from deployment.planning.candidate import Candidate, Recommendation
+from deployment.planning.nearest import kinds
 from deployment.planning.traffic import Slo, Workload
 from deployment.planning.use_cases import use_cases
 from deployment.planning.what_if import Alternative, rows
@@ -133,10 +133,12 @@ def _row(c: Candidate) -> list[str]:
 
 
 def _rejected(answer: Recommendation, every: bool) -> str:
-    counts = Counter(r.constraint for r in answer.rejections)
-    said = ", ".join(f"{name} {count}" for name, count in counts.most_common()) or "none"
+    found = kinds(answer.rejections, 1)
+    said = ", ".join(f"{kind.constraint} {kind.count}" for kind in found) or "none"
     lines = [f"Rejected {len(answer.rejections)}: {said}"]
-    return "\n".join([*lines, *_listed(map(str, answer.rejections if every else ()))])
+    if every:
+        return "\n".join([*lines, *_listed(map(str, answer.rejections))])
+    return "\n".join([*lines, *_listed(f"nearest by {kind.constraint}: {kind.nearest[0]}" for kind in found)])
 
 
 def _listed(lines: Iterable[str]) -> list[str]:

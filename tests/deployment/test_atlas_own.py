@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,13 @@ def test_adding_again_replaces_and_a_shipped_name_is_overridden(tmp_path: Path) 
     assert len(own.models()) == 1
     assert catalogue.model("Qwen/Qwen3-8B").parameters < 10**6
     assert len(catalogue.models()) == len(catalogue.shipped())
+
+
+def test_agents_that_enter_at_the_same_time_are_all_kept() -> None:
+    some = catalogue.shipped()[:16]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(own.keep, some))
+    assert {one.name for one in own.models()} == {one.name for one in some}
 
 
 def test_an_agent_enters_with_its_size_and_its_measured_quality(agent: Path) -> None:
@@ -133,4 +141,4 @@ def test_nothing_is_left_half_written(tmp_path: Path, file: Path, monkeypatch: p
     with pytest.raises(InputError, match="No space left on device"):
         own.add(str(path), name="me/two")
     assert file.read_bytes() == before
-    assert [one.name for one in file.parent.iterdir()] == [file.name]
+    assert {one.name for one in file.parent.iterdir()} == {file.name, f"{file.name}.lock"}

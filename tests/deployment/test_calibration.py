@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,19 @@ def test_observations_are_kept_and_broken_files_are_named(tmp_path: Path) -> Non
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(InputError, match=r"here\.json"):
         observations(path)
+
+
+def test_who_calibrates_at_the_same_time_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "here.json"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: keep([Observation(f"m{n}", "b", "c", 0.1, 0.2)], path), range(40)))
+    assert sorted(entry.model for entry in observations(path)) == sorted(f"m{n}" for n in range(40))
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="FORGE_CALIBRATION"):
+        keep([Observation("a", "b", "c", 0.1, 0.2)], tmp_path / "file" / "here.json")
 
 
 def test_held_out_loads_of_measured_systems_are_predicted_better(shared: Path) -> None:

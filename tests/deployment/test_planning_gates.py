@@ -6,9 +6,11 @@ import pytest
 
 from deployment.hardware import Accelerator
 from deployment.model import LayerGroup, Model, Quality
+from deployment.planning.candidate import Rejection
 from deployment.planning.fleet import Latencies, Subject
 from deployment.planning.floors import demand, replicas_floor, tpot_floor, ttft_floor
 from deployment.planning.gates import engine_gate, model_gate, precisions, undivided
+from deployment.planning.nearest import kinds
 from deployment.planning.request import Request
 from deployment.serving import Serving
 
@@ -92,6 +94,15 @@ def test_floors_by_hand():
     assert tpot_floor(work, CARD) == pytest.approx((120e3 + 820 * 10 * 2 * 4 * 8 * 2) / 1e9)
     assert ttft_floor(work, CARD) == tpot_floor(work, CARD)  # 2 · 50,000 · 2,000 / 2·10¹² = 0.1 ms is less
     assert replicas_floor(work, CARD, 1e6) == 42  # 10⁶ · 2 · 50,000 · 840 / 2·10¹² = 42
+
+
+def test_kinds_count_and_name_the_nearest():
+    some = [Rejection(f"{n}", "m", "g", "memory", 10.0 + n, 10.0, "GiB") for n in (5, 1, 3, 2)]
+    words = Rejection("w", "m", "", "licence", "other", "mit", "")
+    memory, licence = kinds([words, *some], few=2)
+    assert (memory.constraint, memory.count) == ("memory", 4)
+    assert [one.candidate for one in memory.nearest] == ["1", "2"]
+    assert licence.nearest == (words,)
 
 
 def test_rejections_say_value_limit_and_floor():

@@ -44,7 +44,20 @@ def test_json_has_everything(capsys):
     assert chosen["estimate"]["tpot_ms"]["low"] <= chosen["estimate"]["tpot_ms"]["value"]
     assert chosen["estimate"]["tpot_ms"]["value"] >= chosen["estimate"]["floor_tpot_ms"]
     assert chosen["offer"]["source"] and chosen["offer"]["date"]
-    assert all({"candidate", "constraint", "value", "limit"} <= set(one) for one in data["rejections"])
+    assert data["candidates_in_all"] == len(data["candidates"]) > 0
+    assert all({"candidate", "constraint", "value", "limit"} <= set(kind["nearest"][0]) for kind in data["rejected"])
+
+
+def test_json_sums_up_what_was_rejected_unless_it_is_asked_for(capsys):
+    several = (*QUICK, "--gpu", "l4", "--gpu", "t4")
+    assert run(*several, "--json", "--top", "1") == 0
+    short = json.loads(capsys.readouterr().out)
+    assert run(*several, "--json", "--rejected") == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert "rejections" not in short and len(short["candidates"]) == 1
+    assert sum(kind["count"] for kind in short["rejected"]) == len(whole["rejections"]) > 0
+    assert all(len(kind["nearest"]) <= 3 for kind in short["rejected"])
+    assert {one["constraint"] for one in whole["rejections"]} == {kind["constraint"] for kind in short["rejected"]}
 
 
 def test_what_if_is_side_by_side(capsys):
