@@ -33,6 +33,14 @@ class Completion:
     cached_tokens: int
 
 
+def plain_extra(extra: dict[str, Any]) -> dict[str, Any]:
+    """Fields that may join a request: none that changes who is asked what, or the form of the answer."""
+    taken = sorted(extra.keys() & {"model", "messages", "stream", "n", "tools", "functions", "response_format"})
+    if taken:
+        raise ValueError(f"{', '.join(taken)} cannot be set here")
+    return extra
+
+
 def request_body(
     ask: Ask, model: str, limit_field: str, omit: Sequence[str], extra: Mapping[str, Any]
 ) -> dict[str, Any]:

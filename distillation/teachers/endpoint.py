@@ -15,16 +15,16 @@ import random
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import httpx
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from distillation.teachers.chat_format import request_body
+from distillation.teachers.chat_format import plain_extra, request_body
 from distillation.teachers.licences import licence_of_address
 from distillation.teachers.pacing import Admission, Breaker, TokenBucket, backoff_seconds
 from distillation.teachers.prices import OwnPrice, Price, find_price
-from distillation.teachers.request import Service, Setback
+from distillation.teachers.request import Service, Setback, certificates
 from distillation.teachers.teacher import Answer, Ask, Failure, most_prompt_tokens
 from phases.agent.search import Address
 from phases.errors import ConfigError
@@ -81,7 +81,7 @@ class EndpointTeacherConfig(StrictModel):
     """What the service calls the most tokens of an answer."""
     omit: tuple[Literal["temperature", "seed"], ...] = ()
     """What the service refuses to be told."""
-    extra: dict[str, Any] = Field(default_factory=dict)
+    extra: Annotated[dict[str, Any], AfterValidator(plain_extra)] = Field(default_factory=dict)
     """Further fields of every request; answers depend on them."""
     seed: int = Field(default=0, ge=0)
     """Of the drawn waits."""
@@ -141,7 +141,8 @@ class EndpointTeacher:
 
     async def _answers(self, asks: Iterable[Ask]) -> AsyncGenerator[Outcome, None]:
         config, source = self.config, enumerate(asks)
-        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=config.concurrency)) as client:
+        limit = httpx.Limits(max_connections=config.concurrency)
+        async with httpx.AsyncClient(limits=limit, verify=certificates()) as client:
             url = config.base_url.rstrip("/") + "/chat/completions"
             service = Service(client, url, self._key, config.request_seconds, self.price)
             limits = [(config.requests_per_minute, False), (config.tokens_per_minute, True)]

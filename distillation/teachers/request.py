@@ -15,9 +15,11 @@ elsewhere, as the key would go along. What httpx says may quote the request and 
 
 import asyncio
 import json
+import ssl
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -124,6 +126,12 @@ class Service:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self.key, "(key)") if self.key else text
+
+
+@lru_cache(maxsize=1)
+def certificates() -> ssl.SSLContext:
+    """Read once: it takes longer than many a request."""
+    return httpx.create_ssl_context()
 
 
 class _TooMuch(Exception):

@@ -96,12 +96,6 @@ class CaptureStore:
             self._count(key, teacher, failure)
             self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
 
-    def release(self, teacher: Teacher, ask: Ask) -> None:
-        """Give up a claim that nothing was sent for."""
-        self._db.execute(
-            "DELETE FROM claims WHERE key = ? AND owner = ?", (ask_key(teacher.identity, ask), self._owner)
-        )
-
     def attempts(self) -> tuple[Attempts, ...]:
         """What brought nothing, the most frequent first."""
         rows = self._db.execute(

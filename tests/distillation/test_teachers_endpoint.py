@@ -301,6 +301,12 @@ def test_fields_can_be_renamed_left_out_and_added(endpoint: tuple[Endpoint, str]
     assert app.bodies[0].keys() == {"model", "messages", "max_completion_tokens", "top_k"}
 
 
+@pytest.mark.parametrize("name", ["stream", "messages", "n"])
+def test_what_would_change_the_answers_form_cannot_be_added(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} cannot be set here"):
+        open_one("http://127.0.0.1:1/v1", extra={name: 1})
+
+
 def test_what_a_question_costs_at_most_is_never_less_than_what_it_costs(endpoint: tuple[Endpoint, str]) -> None:
     teacher = open_one(endpoint[1])
     answer = only(teacher, "日本語 and more")

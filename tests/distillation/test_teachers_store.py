@@ -76,8 +76,6 @@ def test_a_claim_is_one_store_s_until_it_is_settled(open_store: Callable[[], Cap
         assert one.claim(TEACHER, ask()) == "ours"  # its own
         one.fail(TEACHER, ask(), Failure("503", lasting=False))
         assert other.claim(TEACHER, ask()) == "ours"
-        other.release(TEACHER, ask())
-        assert one.claim(TEACHER, ask()) == "ours"
 
 
 def test_failures_are_counted_and_are_no_answers(open_store: Callable[[], CaptureStore]) -> None:
