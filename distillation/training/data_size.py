@@ -49,7 +49,7 @@ class PowerLaw:
 
     def at(self, n: float) -> float:
         """Predicted loss, nats a token."""
-        return self.a + self.b * n**-self.c
+        return float(self.a + self.b * n**-self.c)
 
 
 @dataclass(frozen=True)

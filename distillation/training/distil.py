@@ -174,8 +174,8 @@ class _Night:
         share = self.config.text
         if self.data is None or not share:
             return None
-        packed = pack_records(self.records, self.tokenizer, self.block_tokens, self.work / "rows.counted")
-        count = max(1, round(len(packed) * share / (1 - share)))
+        counted = pack_records(self.records, self.tokenizer, self.block_tokens, self.work / "rows.counted")
+        count = max(1, round(len(counted) * share / (1 - share)))
         return from_dataset(self.data, self.config.mix.model_dump(), count, self.seed)
 
     def lesson(self, strategy: Strategy, records: Sequence[Record] | None = None, name: str = "lesson") -> Lesson:

@@ -9,6 +9,7 @@ trial goes on from its training state, so a killed search ends as an uninterrupt
 on the machine, and so does then the number of trials.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from distillation.training.strategy_config import Strategy
 from distillation.training.train import fit, training_key
 from phases.checkpoint import Checkpoint
 from phases.phase import MetricsCallback, ignore_metrics
-from phases.storage import sha256_json
+from phases.storage import sha256_json, write_json
 from phases.training.config import TrainingConfig
 from phases.training.loop import Span
 from phases.training.schedule import warmup_stable_decay
@@ -117,16 +118,21 @@ def _run(
     def rate(step: int) -> float:
         return warmup_stable_decay(step, training.steps, training.warmup, training.decay, training.final_rate)
 
-    for first, stop in zip([0, *stops], stops, strict=False):
-        fit(learner, lesson, training, state, seed=seed, name="trial", span=Span(first, stop, rate))
-        seen = exam.measure(learner.model)
-        looks.append((stop, seen.loss))
+    for rung, (first, stop) in enumerate(zip([0, *stops], stops, strict=False)):
+        # An interrupted trial's state may be further than a look of it that was taken: looks are kept as well.
+        look = state / f"look.{rung}.json"
+        if not look.is_file():
+            fit(learner, lesson, training, state, seed=seed, name="trial", span=Span(first, stop, rate))
+            seen = exam.measure(learner.model)
+            write_json(look, [seen.loss, seen.accuracy])
+        loss, accuracy = json.loads(look.read_text())
+        looks.append((stop, loss))
         if trial is not None:
-            trial.report(seen.loss, stop)
-            pruned = stop < training.steps and trial.should_prune()
+            trial.report(loss, stop)
+            pruned = stop < training.steps and bool(trial.should_prune())
         if pruned:
             break
-    return TrialResult(parameters, tuple(looks), seen.accuracy, pruned, time.monotonic() - began)
+    return TrialResult(parameters, tuple(looks), accuracy, pruned, time.monotonic() - began)
 
 
 @contextmanager

@@ -45,7 +45,8 @@ class Space:
     def of(cls, strategy: Strategy, config: SearchConfig) -> "Space":
         """Only what the strategy has; limits are widened to hold what is given."""
         given: Parameters = {"rate": 1.0}
-        limits, choices = {"rate": config.rate}, {}
+        limits: dict[str, tuple[float, float]] = {"rate": config.rate}
+        choices: dict[str, tuple[Any, ...]] = {}
         if isinstance(strategy, Logits | MultiTeacher | Incremental):
             given |= {"alpha": strategy.alpha, "tau": strategy.cache.tau}
             limits["alpha"] = config.alpha

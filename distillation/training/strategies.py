@@ -8,6 +8,7 @@ search prepares once. Only `jsd`, `reverse` and `on_policy` keep a teacher in me
 is opened.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from distillation.training.cached_rows import CachedRows, Part
 from distillation.training.cross_rows import CrossObjective, CrossRows
 from distillation.training.objective import DistilObjective
 from distillation.training.on_policy import OnPolicyObjective, OwnTexts
-from distillation.training.row_file import RowFile, tokenizer_digest
+from distillation.training.row_file import RowFile, open_rows, tokenizer_digest
 from distillation.training.rows import TextRows, pack_records
 from distillation.training.strategy_config import (
     CrossTokenizer,
@@ -140,10 +141,18 @@ class _Packing:
 
     def rows(self, name: str, records: Sequence[Record], strategy: Strategy, text: TextRows | None) -> RowFile:
         """Rows of some records."""
-        out, steps = self.work / f"rows.{name}", {}
+        form: dict[str, Any] = {}
         if isinstance(strategy, Rationale):
-            steps = {"rationale": strategy.form, "rationale_weight": strategy.weight}
-        return pack_records(records, self.tokenizer, self.block_tokens, out, text=text, **steps)
+            form = {"rationale": strategy.form, "rationale_weight": strategy.weight}
+        said = [[record.key, record.weight] for record in records]
+        texts = (
+            [] if text is None else [hashlib.sha256(a.tobytes()).hexdigest() for a in (text.tokens_NT, text.weight_NT)]
+        )
+        key = sha256_json([said, tokenizer_digest(self.tokenizer), self.block_tokens, form, texts])
+        out = self.work / f"rows.{name}.{key[:16]}"
+        if out.is_dir():
+            return open_rows(out)
+        return pack_records(records, self.tokenizer, self.block_tokens, out, text=text, **form)
 
     def cache(self, tutor: Tutor, rows: RowFile, config: CacheConfig) -> Cache:
         """What a tutor thinks of some rows."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
@@ -99,6 +99,7 @@ def test_a_cut_model_computes_what_the_whole_one_does_without_the_rest(family: s
 SIZES = Sizes(Shape(4, 2, 352), outside=262_272, fixed=256, per_group=24_576, per_neuron=384)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.floats(0.3, 0.95), st.sampled_from(["depth", "width", "both"]))
 def test_the_shape_is_the_nearest_of_all(ratio: float, axes: Any) -> None:
     shape, full = choose_shape(SIZES, ratio, axes), SIZES.total(SIZES.whole)

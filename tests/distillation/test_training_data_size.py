@@ -1,0 +1,94 @@
+"""Learning curves: the power law against scipy's solver, the verdict where the truth is known, subsets that nest."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+
+from distillation.record import asked
+from distillation.training.data_size import (
+    EXPONENTS,
+    DataSizeConfig,
+    data_size,
+    fit_power_laws,
+    learning_curve,
+    subset,
+)
+from phases.errors import ConfigError, DataError
+
+SIZES = [100, 200, 400, 800]
+CONFIG = DataSizeConfig()
+
+
+def losses(a: float, b: float, c: float, noise: float, n: int = 200) -> Any:
+    """(P, N) losses of n questions, whose own difficulty is the same at all sizes."""
+    generator = np.random.default_rng(0)
+    curve = a + b * np.array(SIZES, dtype=float) ** -c
+    return curve[:, None] + generator.normal(0, 0.5, n) + generator.normal(0, noise, (len(SIZES), n))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.floats(0.01, 10), min_size=4, max_size=4))
+def test_the_fit_is_the_best_of_scipys(values: list[float]) -> None:
+    law = fit_power_laws(SIZES, np.array([values]))[0]
+    error = sum((law.at(n) - v) ** 2 for n, v in zip(SIZES, values, strict=True))
+    x = [(np.array(SIZES) / SIZES[0]) ** -c for c in EXPONENTS]
+    best = min(nnls(np.stack([np.ones(4), column], axis=1), np.array(values))[1] for column in x) ** 2
+    assert error == pytest.approx(best, abs=1e-9)
+    assert law.a >= 0 and law.b >= 0
+
+
+def test_a_true_power_law_is_found_again() -> None:
+    values = 0.4 + 20 * np.array(SIZES, dtype=float) ** -0.75
+    law = fit_power_laws(SIZES, values[None])[0]
+    assert (law.a, law.b, law.c) == pytest.approx((0.4, 20, 0.75), rel=1e-6)
+    assert law.at(1600) == pytest.approx(0.4 + 20 * 1600**-0.75)
+
+
+def test_the_verdict_where_the_truth_is_known() -> None:
+    steep = data_size(SIZES, losses(0.2, 20, 0.5, 0.01), np.zeros((4, 200)), CONFIG)
+    assert not steep.enough and steep.gain == pytest.approx(20 * (800**-0.5 - 1600**-0.5), rel=0.1)
+    assert steep.low < steep.gain < steep.high and "more would help" in steep.reason
+    flat = data_size(SIZES, losses(0.5, 0, 1, 0.2), np.zeros((4, 200)), CONFIG)
+    assert flat.enough and flat.low == pytest.approx(0, abs=1e-9) and "may be nothing" in flat.reason
+    little = data_size(SIZES, losses(0.5, 1, 1, 0.0001), np.zeros((4, 200)), CONFIG)
+    assert little.enough and 0 < little.gain < 0.01 and "less than" in little.reason
+
+
+def test_points_carry_what_a_plot_needs() -> None:
+    found = data_size(SIZES, losses(0.2, 20, 0.5, 0.01), np.ones((4, 200)), CONFIG).as_json()
+    assert [point["records"] for point in found["points"]] == SIZES
+    assert all(point["stderr"] > 0 and point["accuracy"] == 1 for point in found["points"])
+
+
+@settings(deadline=None)
+@given(st.integers(0, 5), st.floats(0.05, 0.9))
+def test_subsets_nest_and_keep_every_group(seed: int, share: float) -> None:
+    records = [asked(str(i), completion="x", group="abc"[i % 3]) for i in range(60)]
+    small, large = subset(records, share, seed), subset(records, min(1.0, share * 1.5), seed)
+    assert {r.key for r in small} <= {r.key for r in large}
+    assert {r.group for r in small} == {"a", "b", "c"}
+    assert [r for r in records if r in small] == small and subset(records, 1.0, seed) == records
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(DataError, match="2 different sizes"):
+        data_size([1, 2, 2], np.ones((3, 5)), np.ones((3, 5)), CONFIG)
+    with pytest.raises(ConfigError, match="ascending shares"):
+        learning_curve([], DataSizeConfig(shares=(0.5, 0.2)), 0, lambda records, share: (np.ones(1), np.ones(1)))
+
+
+def test_a_curve_trains_once_for_each_share(tmp_path: Path) -> None:
+    records, seen = [asked(str(i), completion="x") for i in range(80)], []
+
+    def train_on(chosen: Any, share: float) -> Any:
+        seen.append((len(chosen), share))
+        return 0.3 + 4 / np.full(30, len(chosen)), np.zeros(30)
+
+    found = learning_curve(records, CONFIG, 0, train_on)
+    assert seen == [(10, 0.125), (20, 0.25), (40, 0.5), (80, 1.0)]
+    assert found.law.c == pytest.approx(1, abs=0.03)
