@@ -11,6 +11,8 @@
     forge report checkpoints/laptop --json
     forge phases
     forge promote forge-agent --version 3
+    forge distill --set data.run=laptop
+    forge projects
     forge recommend --use-case chat --users 500
     forge models show Qwen/Qwen3-8B
     forge deploy plan --dry-run
@@ -30,7 +32,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from flows import deploy_commands, inbox, models_commands, outcome_commands, recommend_commands, triage_commands
+from flows import (
+    agent_arguments,
+    deploy_commands,
+    distill_commands,
+    inbox,
+    models_commands,
+    outcome_commands,
+    recommend_commands,
+    triage_commands,
+)
 from flows.quiet import settle_environment, show_choices
 from phases.errors import ForgeError
 
@@ -95,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     text = "let the model think first (quiet_star), or with another position's thoughts (default: off)"
     evaluate.add_argument("--thoughts", choices=("on", "off", "shuffled"), default="off", help=text)
     _add_config(evaluate)
-    _add_generate(_command(commands, "generate", "write what follows a prompt", "flows.generate"))
+    agent_arguments.add_generate(_command(commands, "generate", "write what follows a prompt", "flows.generate"))
     export = _command(commands, "export", "write a checkpoint for transformers or llama.cpp", "flows.export")
     export.add_argument("checkpoint", type=Path, metavar="CKPT", help="a ternary checkpoint, or a compressed agent")
     form = export.add_mutually_exclusive_group(required=True)
@@ -108,11 +119,13 @@ def parser() -> argparse.ArgumentParser:
         "of GGUF's ternary tensors (default: the fastest that fits)",
     )
     export.add_argument("--type", choices=types, help=text)
-    _add_chat(_command(commands, "chat", "talk to an agent; its tools run, its memory lasts", "flows.chat"))
+    agent_arguments.add_chat(
+        _command(commands, "chat", "talk to an agent; its tools run, its memory lasts", "flows.chat")
+    )
     text = "answer at OpenAI's HTTP interface, until Ctrl-C"
-    _add_serve(_command(commands, "serve", text, "flows.serve"))
+    agent_arguments.add_serve(_command(commands, "serve", text, "flows.serve"))
     text = "list what an agent's memory holds, or forget, export, restore, delete it"
-    _add_memory(_command(commands, "memory", text, "flows.memory_commands"))
+    agent_arguments.add_memory(_command(commands, "memory", text, "flows.memory_commands"))
     report = _command(commands, "report", "print the report of a run")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or its name in checkpoints/")
     _command(commands, "phases", "list the phases of the chain")
@@ -138,6 +151,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_distillation(commands: "argparse._SubParsersAction[Parser]") -> None:
     """From teachers to a student."""
+    text = "one night of a distillation project: teach a smaller student, test it, promote it or not"
+    distill_commands.add_arguments(_command(commands, "distill", text, "flows.distill_commands"))
+    text = "distillation projects: stages, champions, what they save"
+    distill_commands.add_project_arguments(_command(commands, "projects", text, "flows.distill_commands"))
     text = "take records and captured teacher calls over HTTP, for a distillation project"
     inbox.add_arguments(_command(commands, "inbox", text, "flows.inbox"))
 
@@ -168,65 +185,6 @@ def _command(
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     made.add_argument("--verbose", action="store_true", help="show the logs of Prefect and transformers")
     return made
-
-
-def _add_generate(generate: argparse.ArgumentParser) -> None:
-    add = generate.add_argument
-    add("checkpoint", type=Path, metavar="CKPT")
-    add("--prompt", metavar="TEXT", help="what to continue (default: standard input)")
-    add("--question", action="store_true", help="put the prompt as a question, as the tasks are")
-    add("--max-new-tokens", type=int, default=128, metavar="N", help="write at most so many (default: 128)")
-    add(
-        "--temperature",
-        type=float,
-        default=0.0,
-        metavar="T",
-        help="draw tokens; 0 (default) takes the likeliest",
-    )
-    add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
-    add("--think", action="store_true", help="think before each token")
-    add("--shuffled", action="store_true", help="think, but read another position's thought")
-    add("--tokens", type=int, metavar="N", help="length of a thought (default: as in training)")
-    add("--show-thoughts", action="store_true", help="print each thought on stderr, with its weight")
-
-
-def _add_chat(chat: argparse.ArgumentParser) -> None:
-    add = chat.add_argument
-    add("agent", type=Path, metavar="AGENT", help="what the baking phase wrote")
-    add("--memory", type=Path, metavar="FILE", help="where it remembers (default: beside the agent)")
-    add("--no-memory", action="store_true", help="forget everything at the end")
-    add("--tool", type=Path, action="append", default=[], metavar="FILE", help="a tool of your own; repeat for more")
-    add("--system", metavar="TEXT", help="a system prompt (default: none; what it said is baked in)")
-    add("--show-tools", action="store_true", help="also put the tools' signatures before the conversation")
-    add("--temperature", type=float, default=0.0, metavar="T", help="draw tokens; 0 (default): as the design says")
-    add("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
-
-
-def _add_serve(serve: argparse.ArgumentParser) -> None:
-    add = serve.add_argument
-    add("agent", type=Path, metavar="AGENT", help="what the baking or the adas phase wrote")
-    add(
-        "--host",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="where to listen (default: 127.0.0.1, this machine alone)",
-    )
-    add("--port", type=int, default=8000, metavar="N", help="of the server; 0: any free one (default: 8000)")
-    add("--tool", type=Path, action="append", default=[], metavar="FILE", help="a tool of your own; repeat for more")
-    add("--memory", type=Path, metavar="FILE", help="where it remembers, for all clients together")
-    add("--no-memory", action="store_true", help="forget everything after each request (default)")
-    add("--api-key-env", metavar="NAME", help="the environment variable with the key that clients have to send")
-    add("--queue", type=int, default=8, metavar="N", help="requests that may wait (default: 8); more are refused")
-
-
-def _add_memory(memory: argparse.ArgumentParser) -> None:
-    add = memory.add_argument
-    add("file", type=Path, metavar="FILE", help="a memory that `forge chat` wrote")
-    add("--search", metavar="WORDS", help="what comes to mind")
-    add("--forget", metavar="WORDS", help="forget what matches")
-    add("--export", type=Path, metavar="PATH", help="write everything as JSON lines")
-    add("--restore", type=Path, metavar="PATH", help="read JSON lines that were exported")
-    add("--delete", action="store_true", help="delete everything, from the disk too")
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
