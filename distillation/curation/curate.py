@@ -7,7 +7,8 @@
 2. *Exact duplicates* and questions with conflicting right answers.
 3. *Quality* comes before near-duplicates, so that of a cluster the first *good* record stays.
 4. *Near-duplicates* among questions; several completions of one question are no near-duplicates.
-5. *Decontamination* against the sealed texts, and a second look at what stays that shares no code with the first.
+5. *Decontamination* against the sealed texts, as they are and with placeholders, and a second look at what stays that
+   shares no search with the first.
 6. *Balance* between groups.
 
 Records are put in an order of their own before (those with more known of them first, then by key), so the same records
@@ -26,7 +27,7 @@ from distillation.curation.decontamination import decontaminate
 from distillation.curation.exact import drop_duplicates
 from distillation.curation.leaks import check_no_leak
 from distillation.curation.near_duplicates import NearDuplicates, near_duplicates
-from distillation.curation.pii import Kind, redact_record
+from distillation.curation.pii import Kind, redact, redact_record
 from distillation.curation.quality import keep_good
 from distillation.curation.step import Step, taken_out
 from distillation.record import Record
@@ -46,6 +47,7 @@ def curate(records: Sequence[Record], sealed: Sequence[str], config: CurationCon
     """The records to train on. Raises `DataError` when none stay, `LeakageError` when the second look finds a leak."""
     kept, step = _redacted(records, config.redact)
     steps = [step]
+    sealed = list(dict.fromkeys([*sealed, *(redact(text, config.redact)[0] for text in sealed)]))
     kept = in_order(kept)
     kept, step = drop_duplicates(kept, keep_conflicts=config.keep_conflicts)
     steps.append(step)

@@ -78,6 +78,12 @@ def test_the_order_of_the_input_does_not_matter(order: int) -> None:
     assert curated(records).records == curated().records
 
 
+def test_a_sealed_question_is_known_by_its_placeholders_too() -> None:
+    sealed = "Who owns jane@example.org now?"
+    kept = curate([asked(sealed), asked("Who owns the moon?")], [sealed], CONFIG, 0).records
+    assert [r.prompt for r in kept] == ["Who owns the moon?"]
+
+
 def test_several_answers_of_a_question_stay_and_of_near_ones_the_first_good_one() -> None:
     question = " ".join(WORDS)
     good, refused = asked(question, completion="Trees."), asked(question + " !", completion="I cannot help with that")
