@@ -126,9 +126,7 @@ def reason(kept: Kept, decided: Verdict, alpha: float) -> str:
     if kept.n == 0:
         return "no items"
     if kept.ratio is None or kept.low is None or kept.high is None:
-        return (
-            f"the teacher has nothing right on {kept.n} items, so there is nothing to keep; look at it and the grading"
-        )
+        return f"the teacher has nothing right on {kept.n} items: nothing to keep; look at it and at the grading"
     seen = f"{kept.ratio:.3f} of the teacher ({kept.low:.3f} to {kept.high:.3f}) on {kept.n} items"
     if decided == "pass":
         return f"{seen}: shown to be above {kept.asked:g} (p = {kept.p_above:.2g})"
@@ -139,11 +137,9 @@ def reason(kept: Kept, decided: Verdict, alpha: float) -> str:
 
 def _wanted(kept: Kept, alpha: float) -> str:
     equal = items_needed(kept, alpha, 1.0)
-    told = (
-        f"about {equal:,} items are needed if it is as good as the teacher" if equal else "no number of items would do"
-    )
+    told = f"about {equal:,} items are needed if it equals the teacher" if equal else "no number of items would do"
     observed = items_needed(kept, alpha, kept.ratio or 0.0)
-    if observed is None or kept.ratio is None:
+    if observed is None or kept.ratio is None or observed == equal:
         return told
     side = "above" if kept.ratio > kept.asked else "below"
     return f"{told}, {observed:,} to show it {side} if the ratio is the observed one"

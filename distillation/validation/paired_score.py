@@ -30,6 +30,8 @@ EXACT_UP_TO = 4_000
 """Items that somebody has right, up to which the tail is summed; beyond, the normal tail is within 1e-4 of .05."""
 NUISANCE = 65
 """Discordances at which the tail is looked at before its largest is refined."""
+NEVER = 1e-15
+"""Probabilities below it are left out of a tail."""
 TIE = 1e-9
 """Statistics that are closer than this are the same."""
 
@@ -125,12 +127,13 @@ def _tail(m: int, edge_C: npt.NDArray[np.int64], teacher_only_G: Floats, r: floa
     kept_C = edge_C <= m - c_C if side == "above" else edge_C >= 0
     c_C, edge_C = c_C[kept_C], edge_C[kept_C]
     q_G1 = teacher_only_G[:, None]
-    both_G1 = (1 - q_G1) / r - q_G1
-    share_G1 = np.clip((1 - q_G1 - both_G1) / (1 - q_G1), 0.0, 1.0)
-    rest_C = m - c_C
-    b_GC = bdtrc(edge_C - 1, rest_C, share_G1) if side == "above" else bdtr(edge_C, rest_C, share_G1)
-    b_GC = np.where(edge_C == 0, 1.0, b_GC) if side == "above" else b_GC
-    return np.asarray((binom.pmf(c_C, m, q_G1) * b_GC).sum(1))
+    share_G1 = np.clip((1 - (1 - q_G1) / r) / (1 - q_G1), 0.0, 1.0)  # of the rest, the student's alone
+    teacher_only_GC = binom.pmf(c_C, m, q_G1)
+    g, c = np.nonzero(teacher_only_GC > NEVER)
+    at, left, share = edge_C[c], m - c_C[c], share_G1[g, 0]
+    beyond = np.where(at == 0, 1.0, bdtrc(at - 1, left, share)) if side == "above" else bdtr(at, left, share)
+    tail_G = np.bincount(g, teacher_only_GC[g, c] * beyond, minlength=len(teacher_only_G))
+    return np.asarray(tail_G, dtype=np.float64)
 
 
 def score_interval(counts: Table, level: float) -> tuple[float, float]:
