@@ -151,6 +151,9 @@ def answers_table(schooled: Schooled, faculty: Faculty) -> Table:
         *((f"new questions, {group}", count, "synthetic") for group, count in schooled.synthetic.items()),
         *(("without an answer", count, reason) for reason, count in filled.failed.items()),
     ]
+    rows += [("attempts without an answer", one.count, one.reason) for one in schooled.attempts]
+    if faculty.price is not None:
+        rows.append(("price", None, ", ".join(f"{k} {v}" for k, v in faculty.price.as_json().items())))
     if filled.stopped:
         rows.append(("stopped early", None, filled.stopped))
     rows += [(f"licence of {one.teacher}", one.licence, one.says) for one in faculty.licences]

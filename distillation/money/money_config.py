@@ -17,6 +17,7 @@ class PerToken(StrictModel):
     """A provider's price for each token."""
 
     kind: Literal["per_token"] = "per_token"
+    """By the token."""
     usd_per_million_in: float | None = Field(default=None, ge=0)
     """Dollars for a million prompt tokens. Empty, all three: the price that the teacher's config leads to."""
     usd_per_million_cached: float | None = Field(default=None, ge=0)
@@ -29,6 +30,7 @@ class Hosted(StrictModel):
     """A machine that is paid by the hour."""
 
     kind: Literal["hosted"] = "hosted"
+    """By the hour of a machine."""
     machine: Machine = Machine()
     """Which, or what its hour costs."""
     tokens_per_s: float | None = Field(default=None, gt=0)

@@ -17,7 +17,8 @@ from distillation.night.forged import ForgedRun, open_run
 from distillation.record import Record
 from distillation.records.folder import read_folder
 from distillation.records.reading import ReadRecords, RecordSource, read_source
-from phases.errors import DataError
+from distillation.teachers.licences import check_licence
+from phases.errors import ConfigError, DataError
 from phases.strict import StrictModel
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -93,13 +94,30 @@ def gather(config: DataConfig, out: Path, project: Path, captured: Sequence[Reco
     read = [read_source(source, project / "quarantine" / f"{i}.jsonl") for i, source in enumerate(config.files)]
     own = [record for one in read for record in one.records]
     own += read_folder(project / "inbox") if config.inbox else []
-    own += captured if config.captures else []
+    refused: dict[str, int] = {}
+    own += _allowed(captured, refused) if config.captures else []
     for record in own:
         parts[_part(record, config)].append(record)
     for name, what in (("train", "learn from"), ("test", "test a student on")):
         if not parts[name]:  # type: ignore[index]
             raise DataError(f"{project.name}: no records to {what}; set data.run or data.files, or push some")
-    return Gathered(parts["train"], parts["validation"], parts["test"], run, _reasons(read))
+    return Gathered(parts["train"], parts["validation"], parts["test"], run, _reasons(read) | refused)
+
+
+def _allowed(captured: Sequence[Record], refused: dict[str, int]) -> list[Record]:
+    """Captured answers that may be learnt from, by the licence that they came with; others are counted."""
+    verdicts: dict[tuple[str, str], str] = {}
+    for who in {(record.teacher, record.licence) for record in captured}:
+        try:
+            check_licence(*who, confirmed=False)
+            verdicts[who] = ""
+        except ConfigError as error:
+            verdicts[who] = str(error)
+    for record in captured:
+        why = verdicts[record.teacher, record.licence]
+        if why:
+            refused[why] = refused.get(why, 0) + 1
+    return [record for record in captured if not verdicts[record.teacher, record.licence]]
 
 
 def _part(record: Record, config: DataConfig) -> Part:

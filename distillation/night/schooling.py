@@ -22,7 +22,7 @@ from distillation.night.data import DataConfig, Gathered, gather
 from distillation.night.faculty import Faculty, Remembered
 from distillation.night.workshop import ANSWERS, Workshop
 from distillation.record import Record
-from distillation.teachers.store import CaptureStore
+from distillation.teachers.store import Attempts, CaptureStore
 from distillation.validation.grading import grade
 
 RIGHT = 0.999
@@ -54,9 +54,10 @@ class Schooled:
     filled: Filled
     synthetic: dict[str, int]
     """New questions by group."""
+    attempts: tuple[Attempts, ...]
+    """Requests that brought nothing, of all nights."""
     version: str
     card: dict[str, Any]
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,12 @@ class Schooling:
                 ledger=ledger,
                 progress=progress,
             )
+            attempts = store.attempts()
         curated = curate(filled.records, sealed_texts(plan.gathered), self.curation, self.seed)
         name = version(curated.records, self.curation, plan.version)
         folder = self.workshop.project / "versions" / name[:16]
         card = write_version(folder, curated, self.curation, parent=plan.version, seed=self.seed)
-        return Schooled(curated.records, curated.steps, filled, synthetic, name, card, folder)
+        return Schooled(curated.records, curated.steps, filled, synthetic, attempts, name, card)
 
 
 def sealed_texts(gathered: Gathered) -> Sequence[str]:

@@ -26,12 +26,14 @@ class Response(StrictModel):
     """The teachers' texts alone; all that an endpoint, which shows no probabilities, can give."""
 
     kind: Literal["response"] = "response"
+    """The teachers' texts alone."""
 
 
 class Logits(StrictModel):
     """One teacher's distributions at every predicted token."""
 
     kind: Literal["logits"] = "logits"
+    """One teacher's distributions."""
     alpha: float = Field(0.5, ge=0, le=1)
     """The teacher's share of the loss; the rest is cross-entropy on the text."""
     loss: Literal["forward", "jsd", "reverse"] = "forward"
@@ -64,6 +66,7 @@ class Rationale(StrictModel):
     """Worked steps beside answers. Records without steps are learnt as they are."""
 
     kind: Literal["rationale"] = "rationale"
+    """Worked steps beside answers."""
     form: Literal["before", "apart"] = "apart"
     """Steps before the answer, as it is then written; or asked for apart, so that answers stay short."""
     weight: float = Field(0.5, gt=0)
@@ -78,6 +81,7 @@ class MultiTeacher(StrictModel):
     """Several teachers of one vocabulary."""
 
     kind: Literal["multi_teacher"] = "multi_teacher"
+    """Several teachers."""
     combine: Literal["route", "pool"] = "route"
     """Each record by the teacher that answered it, or all by a mixture of all teachers' distributions."""
     sharpness: float = Field(2.0, ge=0)
@@ -92,6 +96,7 @@ class OnPolicy(StrictModel):
     """The teacher judges what the student writes; it stays in memory, beside the student."""
 
     kind: Literal["on_policy"] = "on_policy"
+    """What the teacher thinks of the student's own texts."""
     share: float = Field(0.5, gt=0, le=1)
     """λ: rows of a step that the student writes; the others are records."""
     beta: float = Field(0.5, ge=0, le=1)
@@ -112,6 +117,7 @@ class Incremental(StrictModel):
     """Learns on from the last champion, so that a night adds to what the nights before it made."""
 
     kind: Literal["incremental"] = "incremental"
+    """On from the last champion."""
     champion: str = ""
     """The checkpoint to go on from; a project's nights put their champion here, and begin like `logits` without one."""
     alpha: float = Field(0.5, ge=0, le=1)
@@ -126,6 +132,7 @@ class CrossTokenizer(StrictModel):
     """A teacher whose tokens are others than the student's."""
 
     kind: Literal["cross_tokenizer"] = "cross_tokenizer"
+    """A teacher whose tokens are others."""
     weight: float = Field(1.5, gt=0)
     """λ: of the distance between sorted probabilities, beside cross-entropy on the text."""
     cache: CacheConfig = CacheConfig(method="ghost")

@@ -35,6 +35,7 @@ class Pruned(StrictModel):
     """Cut out of the teacher."""
 
     kind: Literal["pruned"] = "pruned"
+    """Cut out of the teacher."""
     ratio: float = Field(0.5, gt=0, lt=1)
     """Share of the teacher's parameters, embeddings included; met as nearly as the axes allow."""
     axes: Axes = "both"
@@ -49,6 +50,7 @@ class Own(StrictModel):
     """A model of the user's own, or the last champion."""
 
     kind: Literal["checkpoint"] = "checkpoint"
+    """A model of the user's own."""
     path: str
     """A folder that `forge` or transformers wrote."""
 
@@ -57,6 +59,7 @@ class Fresh(StrictModel):
     """Random weights."""
 
     kind: Literal["fresh"] = "fresh"
+    """Random weights."""
     shape: Shape = Shape(layers=2, intermediate=160)
     """Dimensions of the Llama model; its vocabulary is the teacher's."""
 

@@ -36,7 +36,7 @@ class GateConfig(StrictModel):
     ratio: float = Field(0.95, gt=0, le=1)
     """Share of the teacher that it has to keep, on every criterion that does not say another."""
     spending: SpendingConfig = SpendingConfig()
-    """How the chance of a false promotion is spread over nights."""
+    """The chance of a false promotion, and its parts."""
     claims_alpha: float = Field(0.05, gt=0, lt=0.5)
     """Level of a night's other claims: that a criterion failed, that a guard was broken."""
     resamples: int = Field(10_000, ge=1000)

@@ -28,12 +28,19 @@ class ReadinessWeights(StrictModel):
     """What each part counts."""
 
     quality: float = Field(0.35, ge=0)
+    """How much of the teacher is kept."""
     robustness: float = Field(0.15, ge=0)
+    """How it holds when questions are put differently."""
     safety: float = Field(0.15, ge=0)
+    """Its share of safe answers."""
     speed: float = Field(0.1, ge=0)
+    """How much faster it is."""
     size: float = Field(0.05, ge=0)
+    """How much smaller it is."""
     money: float = Field(0.1, ge=0)
+    """The probability that the investment comes back."""
     data: float = Field(0.1, ge=0)
+    """How good the records are, and how many were kept."""
 
 
 @dataclass(frozen=True)

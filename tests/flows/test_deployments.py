@@ -9,6 +9,7 @@ import yaml
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.importtools import import_object
 
+from flows.distill_parameters import ProjectConfig, load_project
 from flows.parameters import SEEDED, ForgeConfig, flatten, load_config
 from flows.recommend_flow import RecommendConfig
 from flows.site import POOL
@@ -69,9 +70,15 @@ def test_what_is_planned_is_what_the_request_says() -> None:
     assert config == RecommendConfig() and config.request.traffic.users == 100
 
 
+def test_a_night_is_the_shipped_template() -> None:
+    for name in ("distill", "distill-nightly"):
+        assert ProjectConfig.parse(named(name)["parameters"]["config"], name) == load_project("cost_saver")
+    assert named("distill-nightly")["schedules"][0]["cron"] == "0 3 * * *"
+
+
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_every_deployment(deployment: dict[str, Any]) -> None:
-    flow = "recommend" if deployment["name"] == "recommend" else "forge"
+    flow = {"recommend": "recommend", "distill": "distill"}.get(deployment["name"].split("-")[0], "forge")
     assert "/" not in deployment["entrypoint"] and import_object(deployment["entrypoint"]).name == flow
     assert deployment["description"] and deployment["tags"][0] == "forge"
     assert deployment["work_pool"]["name"] == POOL
@@ -82,7 +89,7 @@ def objects(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from schema["definitions"].items()
 
 
-@pytest.mark.parametrize("flow", ["forge_flow.forge", "recommend_flow.recommend"])
+@pytest.mark.parametrize("flow", ["forge_flow.forge", "recommend_flow.recommend", "distill_flow.distill"])
 def test_every_setting_is_described(flow: str) -> None:
     schema = parameter_schema(import_object(f"flows.{flow}")).model_dump()
     silent = [

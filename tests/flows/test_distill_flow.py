@@ -1,0 +1,181 @@
+"""Nights of a project on a tiny run: a verdict, nothing new, a champion, a damaged champion, a killed night."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from prefect.client.schemas.objects import State
+
+from distillation.project.portfolio import open_projects
+from distillation.validation.gate import Verdicts
+from evaluation.latency import Latency, decode_timed
+from evaluation.report import read_report
+from flows import night as night_steps
+from flows.cli import main
+from flows.distill_flow import distill
+from flows.distill_parameters import ProjectConfig, load_project, templates
+from flows.distill_report import DATABASE
+from flows.parameters import ForgeConfig
+from phases.errors import ConfigError, InputError
+
+SETTINGS = {
+    "data": {
+        "run": "t",
+        "questions": {"reasoning": 12, "memory": 12, "copying": 4},
+        "sealed": {"reasoning": 6, "memory": 6, "copying": 2},
+        "checked": {"reasoning": 6, "memory": 6, "copying": 0},
+    },
+    "ask": {"max_tokens": 4},
+    "curation": {"quality": {"threshold": 0}},
+    "distil": {"training": {"steps": 3, "batch_rows": 4, "precision": "fp32"}},
+    "exam": {"max_tokens": 4, "probe_items": 3, "text_blocks": 2},
+    "gate": {"resamples": 1000},
+}
+Night = Callable[..., State[Any]]
+
+
+def quick_latency(path: Path) -> Latency:
+    return decode_timed(path, tokens=4, repeats=1)
+
+
+@pytest.fixture
+def project(copy: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> ProjectConfig:
+    """A project on a copy of the finished run."""
+    monkeypatch.setattr(night_steps, "measure_latency", quick_latency)
+    return ProjectConfig.parse({**SETTINGS, "project": "p", "out": str(copy.out)}, "test")
+
+
+@pytest.fixture
+def good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every student is found to be good: the models here are too small to learn anything."""
+    judge = night_steps.judge
+
+    def lenient(*arguments: Any) -> Verdicts:
+        return replace(judge(*arguments), decision="promote", reasons=("good",))
+
+    monkeypatch.setattr(night_steps, "judge", lenient)
+    monkeypatch.setattr(night_steps, "decide", lambda verdicts, reduction, wanted: verdicts)
+
+
+def run(config: ProjectConfig) -> State[Any]:
+    state: State[Any] = distill(config, return_state=True)
+    if state.is_failed():
+        state.result()
+    return state
+
+
+def champion_of(config: ProjectConfig) -> str | None:
+    model = MlflowClient(f"sqlite:///{config.out.resolve()}/mlflow.db").get_registered_model(config.agent)
+    return model.aliases.get("champion")
+
+
+def test_a_night_has_a_verdict_and_the_next_has_nothing_new(project: ProjectConfig) -> None:
+    state = run(project)
+    assert state.name in ("NotEnoughData", "RolledBack")
+    folder = project.folder / "night-0001"
+    assert str(folder) == state.result() and (folder / "agreement.png").is_file()
+    report = read_report(folder)
+    (phase,) = report.phases
+    assert phase.status == "rolled_back" and report.agent is None
+    assert {"verdicts", "groups", "readiness", "curation", "answers", "money", "before_after"} <= set(phase.tables)
+    assert {gate.name for gate in phase.gates} >= {"answers is kept", "text is kept", "beats the equal-budget baseline"}
+    assert [control.name for control in phase.controls] == ["baseline"]
+    client = MlflowClient(f"sqlite:///{project.out.resolve()}/mlflow.db")
+    experiment = client.get_experiment_by_name("agent-forge")
+    assert experiment is not None
+    (logged,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'p-night-0001'")
+    assert "test/student/answers" in logged.data.metrics
+    began = time.monotonic()
+    again = run(project)
+    assert again.name == "NothingNew" and time.monotonic() - began < 60
+    (first, second) = open_projects(project.out / DATABASE).open("p").nights()
+    assert (first.status, second.verdict, second.alpha_spent) == ("finished", "nothing new", None)
+    assert not (project.folder / "night-0002").exists()
+
+
+@pytest.mark.usefixtures("good")
+def test_a_promoted_student_that_is_damaged_is_rolled_back_and_made_anew(project: ProjectConfig) -> None:
+    assert run(project).name == "Promoted" and champion_of(project) == "1"
+    opened = open_projects(project.out / DATABASE).open("p")
+    assert opened.stage == "deployed" and opened.champion is not None
+    assert read_report(project.folder / "night-0001").recommendation is not None
+    assert run(project).name == "NothingNew"
+    (weights,) = project.out.glob("mlartifacts/**/agent/*/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-7] + b"garbage")
+    third = run(project)
+    assert third.name == "RolledBack" and "the teacher" in str(third.message)
+    assert champion_of(project) is None and opened.champion is None
+    assert run(project).name == "Promoted" and champion_of(project) == "2"
+
+
+def test_a_killed_night_goes_on_under_its_number(project: ProjectConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+
+        def killed(*arguments: Any, **named: Any) -> Any:
+            raise KeyboardInterrupt
+
+        patch.setattr(night_steps, "sit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            distill(project)
+    student = (project.folder / "night-0001" / "student" / "forge.json").read_text()
+    assert run(project).name in ("NotEnoughData", "RolledBack")
+    (night,) = open_projects(project.out / DATABASE).open("p").nights()
+    assert night.status == "finished" and night.interruptions == 1
+    assert (project.folder / "night-0001" / "student" / "forge.json").read_text() == student
+
+
+def test_budget_of_nothing_learns_from_what_is_there(project: ProjectConfig) -> None:
+    config = project.model_copy(update={"budget": project.budget.model_copy(update={"teacher_calls": 0})})
+    with pytest.raises(InputError, match="budget of 0 teacher calls"):
+        run(config)  # without the teacher's answers to the sealed questions there is no test
+    assert not (config.out / "mlruns").exists()
+
+
+@pytest.mark.parametrize("name", templates())
+def test_shipped_templates(name: str) -> None:
+    config = load_project(name)
+    assert config.template == name and config.gate.ratio == config.goal.quality
+
+
+def test_goal_is_what_the_gate_asks_for() -> None:
+    assert load_project(sets=["goal.quality=0.9"]).gate.ratio == 0.9
+    assert load_project(sets=["goal.quality=0.9", "gate.ratio=0.8"]).gate.ratio == 0.8
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["data.run=nothing"], "not a run of the forge"),
+        (["data.run=null"], "no records to learn from"),
+        (["distil.student.ratio=1.5"], "distil.student"),
+        (["teachers=[{kind: local, checkpoint: /nowhere, licence: own}]"], "/nowhere"),
+        (["teachers=[{kind: local, checkpoint: /nowhere, licence: unheard-of}]"], "licence"),
+    ],
+)
+def test_bad_input_is_one_line(
+    project: ProjectConfig, sets: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [part for one in ["data.run=t", *sets] for part in ("--set", one)]
+    assert main(["distill", "--out", str(project.out), *options]) == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("forge: ")]
+    assert len(told) == 1 and said in told[0]
+
+
+def test_unknown_template_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="choose from continual, cost_saver"):
+        load_project("nope")
+
+
+def test_projects_command(project: ProjectConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["projects", "--out", str(project.out)]) == 2
+    open_projects(project.out / DATABASE).begin("p", teacher="big")
+    assert main(["projects", "--out", str(project.out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["projects"][0]["name"] == "p"
+    assert main(["projects", "p", "--out", str(project.out), "--archive"]) == 0
+    assert "p: archived, teacher big" in capsys.readouterr().out
+    assert main(["projects", "q", "--out", str(project.out)]) == 2
