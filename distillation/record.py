@@ -1,8 +1,8 @@
 """`Record`: one question with what was, or is to be, answered: the unit of a distillation data set.
 
 Read from files (`distillation.records`), captured from teachers (`distillation.teachers`), chosen by
-`distillation.curation`, turned into training rows by `distillation.training`. Many may be in memory at the same time, so
-these are plain objects with slots; whoever reads them from outside validates.
+`distillation.curation`, turned into training rows by `distillation.training`. Many may be in memory at the same time,
+so these are plain objects with slots; whoever reads them from outside validates.
 """
 
 import hashlib
