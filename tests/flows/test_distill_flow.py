@@ -69,9 +69,10 @@ def run(config: ProjectConfig) -> State[Any]:
     return state
 
 
-def champion_of(config: ProjectConfig) -> str | None:
+def champion_of(config: ProjectConfig) -> int | None:
     model = MlflowClient(f"sqlite:///{config.out.resolve()}/mlflow.db").get_registered_model(config.agent)
-    return model.aliases.get("champion")
+    number = model.aliases.get("champion")
+    return None if number is None else int(number)
 
 
 def test_a_night_has_a_verdict_and_the_next_has_nothing_new(project: ProjectConfig) -> None:
@@ -100,7 +101,7 @@ def test_a_night_has_a_verdict_and_the_next_has_nothing_new(project: ProjectConf
 
 @pytest.mark.usefixtures("good")
 def test_a_promoted_student_that_is_damaged_is_rolled_back_and_made_anew(project: ProjectConfig) -> None:
-    assert run(project).name == "Promoted" and champion_of(project) == "1"
+    assert run(project).name == "Promoted" and champion_of(project) == 1
     opened = open_projects(project.out / DATABASE).open("p")
     assert opened.stage == "deployed" and opened.champion is not None
     assert read_report(project.folder / "night-0001").recommendation is not None
@@ -110,7 +111,7 @@ def test_a_promoted_student_that_is_damaged_is_rolled_back_and_made_anew(project
     third = run(project)
     assert third.name == "RolledBack" and "the teacher" in str(third.message)
     assert champion_of(project) is None and opened.champion is None
-    assert run(project).name == "Promoted" and champion_of(project) == "2"
+    assert run(project).name == "Promoted" and champion_of(project) == 2
 
 
 def test_a_killed_night_goes_on_under_its_number(project: ProjectConfig, monkeypatch: pytest.MonkeyPatch) -> None:
