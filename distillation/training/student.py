@@ -82,10 +82,11 @@ def make_student(
     Raises `InputError` for a student that is not smaller than its teacher, and `CheckpointError` for a teacher that
     cannot be cut.
     """
+    decided: dict[str, Any] = {}
     if teacher is None:
         if not isinstance(config, Own):
             raise InputError(f"student.kind={config.kind}: it needs a local teacher; set student.kind=checkpoint")
-        learner, sizes, decided = open_learner(open_checkpoint(config.path)), {}, {}
+        learner = open_learner(open_checkpoint(config.path))
         sizes = {"parameters": float(learner.parameters)}
     else:
         refuse_packed(teacher, PHASE)
