@@ -14,6 +14,7 @@ from pydantic import Field
 
 from distillation.money.budget import Budget
 from distillation.money.ledger import Ledger
+from distillation.night.data import GIVEN
 from distillation.night.sitting import Answers
 from distillation.record import Record
 from distillation.teachers.collect import collect
@@ -98,7 +99,16 @@ def complete(
                     filled[left[place]] = replace(record, completion=answer.text, teacher=teachers[identity].name)
             if sample == 0:
                 told.fail(found.failures.values())
+    filled = [_corrected(record, right) for record in filled]
     return told.result([record for record in filled if record.completion])
+
+
+def _corrected(record: Record, right: Callable[[Record, str], bool]) -> Record:
+    """With the answer that the question came with, where the teacher gave none or a wrong one."""
+    given = record.more.get(GIVEN, "")
+    if not given or (record.completion and right(record, record.completion)):
+        return record
+    return replace(record, completion=given, teacher="")
 
 
 class _Told:

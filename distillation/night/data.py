@@ -22,6 +22,8 @@ from phases.errors import ConfigError, DataError
 from phases.strict import StrictModel
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+GIVEN = "given"
+"""In `Record.more`: the answer that a question came with, while a teacher is asked."""
 Part = Literal["train", "validation", "test"]
 
 
@@ -49,7 +51,8 @@ class DataConfig(StrictModel):
     checked: Questions = Questions(reasoning=192, memory=192, copying=0)
     """Validation questions of the run, by which settings and data size are chosen."""
     ask: float = Field(0.5, ge=0, le=1)
-    """Share of the run's questions that teachers answer; the others keep the answers that they come with."""
+    """Share of the run's questions that teachers answer; the others, and those answered wrongly, keep the answers that
+    they come with."""
     files: tuple[RecordSource, ...] = ()
     """Own records: JSONL, CSV, Parquet."""
     inbox: bool = True
@@ -129,11 +132,16 @@ def _part(record: Record, config: DataConfig) -> Part:
 
 
 def _asked(records: Sequence[Record], share: float) -> list[Record]:
-    """Those whose hash says so lose their answer, so that a teacher gives one; the right one stays as reference."""
-    return [
-        replace(record, completion="") if int(record.prompt_key[-12:], 16) / 16**12 < share else record
-        for record in records
-    ]
+    """Those whose hash says so put their answer aside, so that a teacher gives one."""
+
+    def is_asked(record: Record) -> bool:
+        return int(record.prompt_key[-12:], 16) / 16**12 < share
+
+    return [_without_answer(record) if is_asked(record) else record for record in records]
+
+
+def _without_answer(record: Record) -> Record:
+    return replace(record, completion="", more={GIVEN: record.completion})
 
 
 def _reasons(read: Sequence[ReadRecords]) -> dict[str, int]:
