@@ -16,6 +16,7 @@ from deployment.hardware import Accelerator
 from deployment.model import Model
 from deployment.physics import batching, decode
 from deployment.physics.calibration_store import Correction, Factor
+from deployment.physics.engines import facts
 from deployment.physics.intervals import Spread
 from deployment.physics.latency import Case
 from deployment.physics.memory import max_sequences
@@ -64,26 +65,24 @@ class Prepared:
         """All figures of a steady state."""
         tpot = self.tpot(state)
         arriving = None if state.rate is None or state.overloaded else state.rate * self.replica.output
-        throughput = _throughput(state.batch, arriving, tpot)
         return Estimate(
             memory=self.system.memory,
             batch=state.batch,
             ttft=self.ttft(state),
             tpot=tpot,
-            throughput=throughput,
+            throughput=_throughput(state.batch, arriving, tpot),
             ttft_percentiles={percent: self.ttft(state, percent) for percent in batching.NORMAL},
             tpot_percentiles={percent: self.tpot(state, percent) for percent in batching.NORMAL},
             floor_tpot=self._floor(state.batch),
             parts=self._parts(state.batch),
-            notes=(*self.system.notes, *_notes(state, throughput.value / self.replica.output)),
+            notes=(*self.system.notes, *_notes(state)),
         )
 
     def ttft(self, state: Steady, percent: int | None = None) -> Figure:
         """Time to the first token: the mean, or what so many percent of the requests do not exceed."""
         if state.overloaded:
             return ENDLESS
-        wait = state.wait.mean if percent is None else state.wait.percentile(percent)
-        return _figure(state.first + wait, self.system.corrected.ttft, self.system.spreads[0], 0.0)
+        return _figure(state.ttft(percent), self.system.corrected.ttft, self.system.spreads[0], 0.0)
 
     def tpot(self, state: Steady, percent: int | None = None) -> Figure:
         """Time per token after the first: the mean, or what so many percent of the requests do not exceed."""
@@ -93,7 +92,7 @@ class Prepared:
         return _figure(seconds, self.system.corrected.tpot, self.system.spreads[1], self._floor(state.batch))
 
     def _floor(self, batch: float) -> float:
-        return float(decode.floor_seconds(self.case.decode, max(1.0, batch))) / self.case.yielded
+        return float(decode.floor_seconds(self.case.decode, max(1.0, batch)) / self.case.yielded)
 
     def _parts(self, batch: float) -> dict[str, float]:
         """Seconds of one output token by term; their sum is TPOT before any correction."""
@@ -140,7 +139,8 @@ def prepare_lengths(system: Setup, prompt_tokens: int, output_tokens: int) -> Pr
         checked=1.0 + serving.draft_tokens,
         yielded=tokens_per_step(serving.acceptance, serving.draft_tokens),
     )
-    return Prepared(system, replica(system.known, system.factors, case), case)
+    chunks = math.ceil(counts.prompt_tokens / facts(serving.engine, serving.version).max_batched_tokens(accelerator))
+    return Prepared(system, replica(system.known, system.factors, case, max(1, chunks)), case)
 
 
 def _figure(seconds: float, seen: Factor, about: Spread, floor: float) -> Figure:
@@ -158,10 +158,10 @@ def _throughput(batch: float, arriving: float | None, tpot: Figure) -> Figure:
     return Figure(batch / tpot.value, batch / tpot.high, batch / tpot.low, tpot.provenance)
 
 
-def _notes(state: Steady, most: float) -> tuple[str, ...]:
-    """What a reader has to know of this load; `most`: requests per second of a full replica."""
+def _notes(state: Steady) -> tuple[str, ...]:
+    """What a reader has to know of this load."""
     if state.overloaded:
-        rate = f"{state.rate:g} requests/s are more than the {most:.3g} that the replica serves"
+        rate = f"{state.rate:g} requests/s are more than the {state.most:.3g} that the replica serves"
         return (f"{rate}: the queue grows without end",)
     if state.waiting > 0:
         held = f"the cache holds {state.batch:.0f} sequences of this length"

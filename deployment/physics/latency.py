@@ -90,7 +90,8 @@ def closed_loop(terms: Mapping[str, float], factors: Factors, case: Case) -> Tim
     tpot = tpot_together + case.disaggregated * (apart.tpot - tpot_together)
     spread = 1 + case.disaggregated * (10 * pools - 1)
     queued = waiting_prompts(terms, factors, case.concurrency / pools) * shared
-    ttft = unhindered(terms, factors, case, prompt, case.concurrency / spread) + queued
+    one = decode.step_seconds(terms, factors, case.decode, 1.0, case.checked)
+    ttft = unhindered(terms, factors, case, prompt, case.concurrency / spread, one) + queued
     waiting = slot_wait(case.concurrency / workers, batch, case.output_tokens * tpot)
     moved = case.prefill.prompt_tokens * _token_bytes(case.decode) / case.decode.link
     handed = ttft + terms["handover"] + terms["transfer"] * moved
@@ -105,12 +106,14 @@ def token_seconds(terms: Mapping[str, float], factors: Factors, case: Case, batc
 
 
 def unhindered(
-    terms: Mapping[str, float], factors: Factors, case: Case, prompt: Quantity, others: Quantity
+    terms: Mapping[str, float], factors: Factors, case: Case, prompt: Quantity, others: Quantity, one: Quantity
 ) -> Quantity:
-    """TTFT with no prompt before one's own and `others` requests in flight, seconds; `prompt`: its marginal part."""
-    first = terms["first_step"] * decode.step_seconds(terms, factors, case.decode, 1.0, case.checked)
+    """TTFT with no prompt before one's own and `others` requests in flight, seconds.
+
+    `prompt`: its marginal part; `one`: a decoding step of one sequence.
+    """
     before = (terms["request"] + terms["crowd"] * others) * factors["request"]
-    return prompt + prefill.fixed_seconds(terms, factors, case.prefill) + before + first
+    return prompt + prefill.fixed_seconds(terms, factors, case.prefill) + before + terms["first_step"] * one
 
 
 def waiting_prompts(terms: Mapping[str, float], factors: Factors, concurrency: Quantity) -> Quantity:

@@ -23,8 +23,12 @@ class Replica:
     unchosen: float
     tokens_here: float
     """Tokens of one stage's step for each sequence of the batch."""
+    yielded: float
+    """Tokens that a step yields for each sequence."""
     prompt: float
     """What one prompt takes of the replica."""
+    chunks: int
+    """Steps over which it is read: as many as the engine's tokens a step ask for."""
     delay: float
     """What a running sequence waits for one prompt in all, of which each of its tokens gets a share."""
     alone: float
@@ -43,6 +47,15 @@ class Replica:
         tokens = max(1.0, batch * self.tokens_here)
         return self.always + self.each * batch + self.experts * (1 - math.pow(self.unchosen, tokens))
 
+    def cycle(self, batch: float) -> float:
+        """One step of the engine, seconds: as many tokens of each sequence as it yields."""
+        return self.step(batch) * self.yielded
+
+    @property
+    def busy(self) -> float:
+        """How long a prompt keeps the engine: no less than what running sequences are seen to wait for it."""
+        return max(self.prompt, self.delay)
+
     def tpot(self, batch: float) -> float:
         """Time per output token with `batch` sequences running, prompts of as many newcomers in between."""
         return self.step(batch) + self.delay * batch / self.output
@@ -57,15 +70,16 @@ class Replica:
         return self.burst * others + self.bunch * math.sqrt(others)
 
 
-def replica(known: Coefficients, factors: decode.Factors, case: Case) -> Replica:
-    """The numbers of a case of floats."""
+def replica(known: Coefficients, factors: decode.Factors, case: Case, chunks: int) -> Replica:
+    """The numbers of a case of floats, whose prompts are read in so many steps."""
     terms, pool = known.terms, case.decode
     one, two = (decode.parts(terms, factors, pool, batch, case.checked) for batch in (1.0, 2.0))
     rest = [sum(float(value) for name, value in parts.items() if name != "weights") for parts in (one, two)]
     per_byte = float(one["weights"] / decode.weight_bytes(pool, case.checked / pool.stages))
     prompt = float(prefill.marginal_seconds(terms, factors, case.prefill))
     shared = prompt / float(case.prefill.stages)
-    alone, with_one = (float(latency.unhindered(terms, factors, case, prompt, others)) for others in (0.0, 1.0))
+    step = sum(one.values())
+    alone, with_one = (float(latency.unhindered(terms, factors, case, prompt, others, step)) for others in (0.0, 1.0))
     each = (rest[1] - rest[0]) / case.yielded
     return Replica(
         always=(rest[0] + per_byte * float(pool.fixed_bytes)) / case.yielded - each,
@@ -73,7 +87,9 @@ def replica(known: Coefficients, factors: decode.Factors, case: Case) -> Replica
         experts=per_byte * float(pool.expert_bytes) / case.yielded,
         unchosen=float(pool.unchosen),
         tokens_here=float(case.checked / pool.stages),
+        yielded=float(case.yielded),
         prompt=shared,
+        chunks=chunks,
         delay=float(latency.interleaved(terms, factors, shared, 1.0)),
         alone=alone,
         crowd=with_one - alone,

@@ -15,24 +15,32 @@ from deployment.serving import Load
 
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """One replica in a steady state, or (`wait` infinite) one that more reaches than it serves."""
+    """One replica in a steady state, or one that is `overloaded`."""
 
     batch: float
     """Sequences decoded together."""
     first: float
     """TTFT before any queue."""
     tpot: float
-    wait: batching.Wait
-    """Before the first token."""
+    waits: tuple[batching.Wait | batching.EngineWait, ...]
+    """Before the first token, one after the other."""
     rate: float | None
     """Requests that arrive a second; None: a closed loop."""
     waiting: float = 0.0
     """Requests of a closed loop that find no room."""
+    most: float = math.inf
+    """Requests a second of a replica that is overloaded: the queue grows without end. Infinite: it is not."""
 
     @property
     def overloaded(self) -> bool:
-        """The queue grows without end."""
-        return not math.isfinite(self.wait.mean)
+        """More arrives than is served."""
+        return math.isfinite(self.most)
+
+    def ttft(self, percent: int | None) -> float:
+        """Time to the first token, mean or percentile; percentiles of waits are added as if all were long at once."""
+        if percent is None:
+            return self.first + sum(wait.mean for wait in self.waits)
+        return self.first + sum(wait.percentile(percent) for wait in self.waits)
 
 
 def steady(server: Replica, load: Load) -> Steady:
@@ -49,16 +57,24 @@ def closed_loop(server: Replica, concurrency: float) -> Steady:
     tpot = server.tpot(batch)
     waiting = float(slot_wait(concurrency, batch, server.output * tpot))
     wait = batching.Wait(server.queued(concurrency) + waiting, 1.0)
-    return Steady(batch, server.first(concurrency), tpot, wait, None, concurrency - batch)
+    return Steady(batch, server.first(concurrency), tpot, (wait,), None, concurrency - batch)
 
 
 def open_loop(server: Replica, rate: float) -> Steady:
     """Requests that arrive at random."""
     batch = batching.steady_batch(rate, server.output, server.slots, server.tpot)
-    prompts = batching.prompt_wait(rate, server.prompt)
-    if not math.isfinite(batch + prompts.mean):
-        full = server.slots
-        return Steady(full, server.first(full), server.tpot(full), batching.Wait(math.inf, 1.0), rate)
+    running = min(batch, server.slots)
+    cycles = server.cycle(running), server.cycle(1.0)
+    engine = batching.engine_wait(rate, server.busy, *cycles, running, server.chunks)
+    if not math.isfinite(batch + engine.mean):
+        return _overloaded(server, rate)
     tpot = server.tpot(batch)
     slots = batching.slot_wait(batch, server.slots, server.output * tpot)
-    return Steady(batch, server.first(batch), tpot, batching.together((prompts, slots)), rate)
+    return Steady(batch, server.first(batch), tpot, (engine, slots), rate)
+
+
+def _overloaded(server: Replica, rate: float) -> Steady:
+    """A full replica, and a first token that never comes."""
+    full, tpot = server.slots, server.tpot(server.slots)
+    most = min(full / (server.output * tpot), 1 / (server.busy + (server.chunks - 1) * server.cycle(full)))
+    return Steady(full, server.first(full), tpot, (), rate, most=most)

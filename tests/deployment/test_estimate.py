@@ -13,12 +13,9 @@ from deployment.atlas import catalogue
 from deployment.hardware import Accelerator
 from deployment.market.accelerators import accelerator, accelerators
 from deployment.model import Model
-from deployment.physics import batching
 from deployment.physics.calibration_store import Correction
 from deployment.physics.estimate import Prepared, estimate, offline_throughput, prepare
 from deployment.physics.latency import closed_loop
-from deployment.physics.queue_simulation import Service
-from deployment.physics.queueing import open_loop
 from deployment.serving import Estimate, Figure, Load, Serving
 from phases.errors import InputError
 
@@ -160,23 +157,6 @@ def test_beyond_capacity_the_queue_has_no_end() -> None:
     assert math.isinf(found.ttft_percentiles[50].value)
     assert any("without end" in note for note in found.notes)
     assert found.throughput.value < 500 * 256
-
-
-def test_waits_of_the_closed_form_are_those_of_the_simulation() -> None:
-    # An engine that is all prefill: M/D/1, at half load; the simulation walks through 20,000 requests.
-    service = Service(prefill=0.1, base=1e-6, slots=1000, prompt_share=1.0)
-    seen = open_loop(service, 5.0, 1.0, variation=0.0, requests=20_000)
-    wait = batching.prompt_wait(5.0, 0.1)
-    assert 0.1 + wait.mean == pytest.approx(seen.ttft, rel=0.1)
-    assert 0.1 + wait.percentile(95) == pytest.approx(seen.ttft_percentiles[95], rel=0.25)
-
-
-def test_one_slot_is_a_queue_of_one_server() -> None:
-    # c = 1: Sakasegawa's formula is M/M/1, W = u / (1 − u) · service, exponential with probability u.
-    wait = batching.slot_wait(0.8, 1.0, 2.0)
-    assert wait.mean == pytest.approx(0.8 / 0.2 * 2.0)
-    assert wait.probability == pytest.approx(0.8)
-    assert wait.percentile(95) == pytest.approx(10.0 * math.log(0.8 / 0.05))
 
 
 def test_a_cached_prefix_and_drafts_help() -> None:

@@ -1,17 +1,14 @@
-"""Latency percentiles against queueing theory's closed forms; the approximation against the simulation."""
+"""Latency percentiles of the simulated engine against queueing theory's closed forms."""
 
 import math
-import random
 from dataclasses import replace
-from statistics import median
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployment.physics.queue_approximation import approximate_closed, approximate_open
 from deployment.physics.queue_simulation import Service
-from deployment.physics.queueing import PERCENTILES, Latencies, capacity, closed_loop, open_loop, percentile
+from deployment.physics.queueing import PERCENTILES, capacity, closed_loop, open_loop, percentile
 from phases.errors import InputError
 
 ONE_SECOND = Service(prefill=0.0, base=0.001, slots=1)
@@ -83,11 +80,10 @@ def test_same_seed_same_figures() -> None:
 
 def test_overload_is_said() -> None:
     limit = capacity(REPLICA, 256)
-    for loop in (open_loop, approximate_open):
-        seen = loop(REPLICA, 1.01 * limit, 256)
-        assert not seen.stable and seen.utilisation > 1
-        assert all(math.isinf(seen.ttft_percentiles[p]) for p in PERCENTILES)
-        assert seen.throughput == pytest.approx(256 * limit)
+    seen = open_loop(REPLICA, 1.01 * limit, 256)
+    assert not seen.stable and seen.utilisation > 1
+    assert all(math.isinf(seen.ttft_percentiles[p]) for p in PERCENTILES)
+    assert seen.throughput == pytest.approx(256 * limit)
     assert open_loop(REPLICA, 0.9 * limit, 256).stable
 
 
@@ -98,51 +94,6 @@ def test_capacity_is_what_a_full_replica_does(share: float) -> None:
         service = replace(REPLICA, prompt_share=share)
         full = closed_loop(service, 2000, output, requests=1500)
         assert full.throughput / output == pytest.approx(capacity(service, output), rel=0.05)
-
-
-def _random_service(draw: random.Random) -> Service:
-    base = 10 ** draw.uniform(-2.3, -1.3)
-    return Service(
-        prefill=10 ** draw.uniform(-2, 0),
-        base=base,
-        slope=base * 10 ** draw.uniform(-3.5, -1.5),
-        slots=draw.choice([4, 16, 64, 256]),
-        prompt_share=draw.choice([0.03, 0.125, 0.5, 2]),
-    )
-
-
-def test_approximation_of_the_closed_loop() -> None:
-    """Median error over 40 random replicas: 2 % of the means, 15 % of the percentiles."""
-    draw = random.Random(7)
-    means, tails = [], []
-    for _ in range(40):
-        service, users, output = _random_service(draw), draw.choice([1, 8, 32, 128, 400]), draw.choice([32, 128, 512])
-        quick, exact = approximate_closed(service, users, output), closed_loop(service, users, output)
-        means += [_off(quick.ttft, exact.ttft), _off(quick.tpot, exact.tpot), _off(quick.throughput, exact.throughput)]
-        tails += _tails(quick, exact)
-    assert median(means) < 0.02 and median(tails) < 0.15
-
-
-def test_approximation_of_the_open_loop() -> None:
-    """Median error over 40 random replicas at 10 to 85 % of their capacity: 4 % of the means, 12 % of the tails."""
-    draw = random.Random(7)
-    means, tails = [], []
-    for _ in range(40):
-        service, output = _random_service(draw), draw.choice([32, 128, 512])
-        rate = draw.uniform(0.1, 0.85) * capacity(service, output)
-        quick, exact = approximate_open(service, rate, output), open_loop(service, rate, output, requests=600)
-        means += [_off(quick.ttft, exact.ttft), _off(quick.tpot, exact.tpot), _off(quick.throughput, exact.throughput)]
-        tails += _tails(quick, exact)
-    assert median(means) < 0.04 and median(tails) < 0.12
-
-
-def _off(value: float, reference: float) -> float:
-    return abs(math.log(value / reference))
-
-
-def _tails(quick: Latencies, exact: Latencies) -> list[float]:
-    pairs = [(quick.ttft_percentiles, exact.ttft_percentiles), (quick.tpot_percentiles, exact.tpot_percentiles)]
-    return [_off(a[p], b[p]) for a, b in pairs for p in (95, 99)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -159,9 +110,7 @@ def test_order_and_floors(prefill: float, base: float, slots: int, output: int, 
     rate = load * capacity(service, output)
     for seen in (
         open_loop(service, rate, output, requests=50),
-        approximate_open(service, rate, output),
         closed_loop(service, slots, output, requests=50),
-        approximate_closed(service, slots, output),
     ):
         for of in (seen.ttft_percentiles, seen.tpot_percentiles):
             assert 0 <= of[50] <= of[95] <= of[99] < math.inf
@@ -169,17 +118,6 @@ def test_order_and_floors(prefill: float, base: float, slots: int, output: int, 
         assert 0 <= seen.batch <= slots
         if output > 2:
             assert seen.tpot >= base * (1 - 1 / output)
-
-
-@settings(max_examples=60, deadline=None)
-@given(load=st.floats(0.01, 0.8), output=st.integers(2, 500))
-def test_more_load_is_never_faster(load: float, output: int) -> None:
-    rate = load * capacity(REPLICA, output)
-    less, more = approximate_open(REPLICA, rate, output), approximate_open(REPLICA, 1.1 * rate, output)
-    assert more.tpot >= less.tpot and more.ttft >= less.ttft
-    assert all(more.ttft_percentiles[p] >= less.ttft_percentiles[p] for p in PERCENTILES)
-    few, many = (approximate_closed(REPLICA, n, output) for n in (10, 20))
-    assert many.tpot >= few.tpot and many.ttft >= few.ttft and many.throughput >= few.throughput
 
 
 def test_percentile_between_values() -> None:
@@ -198,7 +136,7 @@ def test_bad_service(change: dict[str, float], words: str) -> None:
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
 def test_bad_load(bad: float) -> None:
-    for loop in (open_loop, closed_loop, approximate_open, approximate_closed):
+    for loop in (open_loop, closed_loop):
         with pytest.raises(InputError):
             loop(REPLICA, bad, 100)
         with pytest.raises(InputError):
