@@ -7,6 +7,7 @@
 the gate's. A killed run goes on where it was, and ends in the same bits.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,12 +30,13 @@ from distillation.training.search_space import SearchConfig
 from distillation.training.strategies import Lesson, Tutor, prepare
 from distillation.training.strategy_config import CrossTokenizer, Incremental, Logits, Strategy, StrategyConfig
 from distillation.training.student import Own, Pruned, StudentConfig, make_student
-from distillation.training.train import fit, train_student
+from distillation.training.train import fit, train_student, training_key
 from phases.checkpoint import Checkpoint, load_tokenizer
 from phases.cognate.config import Mix
 from phases.dataset import Dataset
 from phases.errors import ConfigError
 from phases.phase import MetricsCallback, ignore_metrics
+from phases.storage import write_json
 from phases.strict import StrictModel
 from phases.training.batches import Rows
 from phases.training.config import TrainingConfig
@@ -220,9 +222,15 @@ class _Night:
 
         def train_on(records: Sequence[Record], share: float) -> tuple[Values, Values]:
             folder = self.work / f"curve.{share:g}"
-            lesson, learner = self.lesson(strategy, records, folder.name), open_learner(start)
-            fit(learner, lesson, short, folder / "state", seed=self.seed, name=f"curve_{share:g}", metrics=self.metrics)
-            seen = exam.measure(learner.model)
-            return seen.nats_N, seen.right_N
+            lesson = self.lesson(strategy, records, folder.name)
+            done = folder / f"exam.{training_key(start, lesson, short, self.seed)[:16]}.json"
+            if not done.is_file():
+                learner, name = open_learner(start), f"curve_{share:g}"
+                state = folder / done.stem
+                fit(learner, lesson, short, state, seed=self.seed, name=name, metrics=self.metrics)
+                seen = exam.measure(learner.model)
+                write_json(done, [seen.nats_N.tolist(), seen.right_N.tolist()])
+            nats, right = json.loads(done.read_text(encoding="utf-8"))
+            return np.array(nats), np.array(right)
 
         return learning_curve(self.records, config, self.seed, train_on)

@@ -11,9 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from distillation.record import Record, asked
 from distillation.training.baseline import baseline_lesson, with_references
+from distillation.training.data_size import DataSizeConfig
 from distillation.training.distil import DistilConfig, distil
 from distillation.training.held_out import HeldOut
 from distillation.training.on_policy import OWN
+from distillation.training.search_space import SearchConfig
 from distillation.training.strategies import Lesson, Tutor, pool_weights, prepare
 from distillation.training.strategy_config import (
     CrossTokenizer,
@@ -233,6 +235,22 @@ def test_without_a_local_teacher_texts_are_learnt(records: list[Record], tmp_pat
     with pytest.raises(ConfigError, match="nothing to cut"):
         wrong = config.model_copy(update={"student": Pruned()})
         distil((), records, wrong, tmp_path / "out", tmp_path / "work", seed=0, validation=records[:3])
+
+
+def test_a_night_with_a_search_and_a_curve(teachers: list[Tutor], records: list[Record], tmp_path: Path) -> None:
+    config = DistilConfig(
+        student=Pruned(ratio=0.7),
+        training=QUICK,
+        block_tokens=BLOCK,
+        search=SearchConfig(trials=2, steps=3, tau=(1.0,)),
+        data_size=DataSizeConfig(shares=(0.3, 0.6, 1.0), steps=2, resamples=50),
+    )
+    more = [replace(record, group="all") for record in records]
+    found = distil(teachers[:1], more, config, tmp_path / "out", tmp_path / "w", seed=0, validation=records[:5])
+    assert found.search is not None and len(found.search.trials) == 2
+    assert found.curve is not None and [point.records for point in found.curve.points] == [4, 7, 12]
+    chosen = found.student.manifest["config"]["training"]
+    assert chosen["learning_rate"] == found.search.training.learning_rate and chosen["steps"] == 4
 
 
 def test_held_out_records_need_something_expected(records: list[Record]) -> None:
