@@ -1,9 +1,10 @@
 """`make bench`: every benchmark as a table on the terminal and JSON in `checkpoints/bench.json`.
 
-    python -m tests.benchmarks [--pairs 5] [--only training,muon,merging,overhead,thoughts,ternary,compression,planning]
+    python -m tests.benchmarks [--pairs 5] [--only training,muon,…]
 
-Run it on a quiet machine: it takes about 35 minutes on two cores. For figures of a
-real compressed agent give one to `python -m tests.benchmarks.compression`.
+Run it on a quiet machine: it takes about 45 minutes on two cores. For figures of a real compressed agent give one to
+`python -m tests.benchmarks.compression`; what students learn from a cache is `python -m tests.benchmarks.distillation_cache`,
+the error rates of the gate `python -m tests.benchmarks.noninferiority`.
 """
 
 import argparse
@@ -16,22 +17,25 @@ from typing import Any
 from flows.quiet import settle_environment
 
 OUT = Path("checkpoints/bench.json")
+ALL = "training,muon,merging,overhead,thoughts,ternary,compression,planning,distillation,near_duplicates"
 
 
 def main() -> None:
     """Run the chosen benchmarks and write their figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--only", default="training,muon,merging,overhead,thoughts,ternary,compression,planning")
+    parser.add_argument("--only", default=ALL, help=f"some of {ALL}")
     arguments = parser.parse_args()
     chosen = set(arguments.only.split(","))
     settle_environment()
     warnings.simplefilter("ignore")
     from tests.benchmarks import (
         compression,
+        distillation_cache,
         inputs,
         merging,
         muon,
+        near_duplicates,
         overhead,
         planning,
         ternary_decode,
@@ -64,6 +68,10 @@ def main() -> None:
         extra["compression"] = compression.run_small(arguments.pairs)
     if "planning" in chosen:
         extra["planning"] = planning.run(arguments.pairs)
+    if "distillation" in chosen:
+        rows += distillation_cache.speed(arguments.pairs)
+    if "near_duplicates" in chosen:
+        extra["near_duplicates"] = near_duplicates.run()
     print(table(rows))
     if "first_flow_extra_seconds" in extra:
         print(f"first flow of a process (ephemeral server start): {extra['first_flow_extra_seconds']} s more")
@@ -71,6 +79,8 @@ def main() -> None:
         print(f"Quiet-STaR {name}: {share['time']} of the time and {share['memory']} of the memory of ours above, fp32")
     for name, taken in extra.get("planning", {}).items():
         print(f"planning, {name}: {1000 * taken:,.1f} ms of processor time")
+    for name, value in extra.get("near_duplicates", {}).items():
+        print(f"near-duplicates, {name}: {value}")
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps({"rows": json.loads(as_json(rows)), **extra}, indent=2) + "\n")
     print(f"written to {OUT}", file=sys.stderr)
