@@ -3,8 +3,8 @@
     python -m tests.benchmarks [--pairs 5] [--only training,muon,…]
 
 Run it on a quiet machine: it takes about 45 minutes on two cores. For figures of a real compressed agent give one to
-`python -m tests.benchmarks.compression`; what students learn from a cache is `python -m tests.benchmarks.distillation_cache`,
-the error rates of the gate `python -m tests.benchmarks.noninferiority`.
+`python -m tests.benchmarks.compression`; `tests.benchmarks.distillation_cache` tells what students learn from a cache,
+`tests.benchmarks.noninferiority` the error rates of the gate.
 """
 
 import argparse

@@ -4,8 +4,9 @@
 
 It proves shapes and memory, not quality: the models have the full width, depth, vocabulary, row length, thoughts and
 codebooks, and are trained for a handful of steps on a handful of rows. Every phase is `forge phase` in a process of its
-own, whose peak memory the system tells; its gates are judged like any other's and are expected to fail. Cost: about an
-hour on two cores. What stands for the run on a GPU until one is to be had.
+own, whose peak memory the system tells; its gates are judged like any other's and are expected to fail. What a phase
+needed is kept in the folder, so the same command goes on after an interruption. Cost: about an hour on two cores. What
+stands for the run on a GPU until one is to be had.
 """
 
 import argparse
@@ -56,6 +57,7 @@ STEPS: dict[str, Any] = {
     },
     "compression": {
         **{"training": {"steps": 4, "batch_rows": 2}, "ratios": [20.0], "lessons": 16},
+        "codecs": {"thresholds": [0.8], "vectors": [8], "hyper_bits": [3]},
         **{"calibration_rows": 2, "standing_rows": 4},
     },
     "evaluation": {
@@ -77,10 +79,14 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     config = arguments.out / "full-size.yaml"
     config.write_text(yaml.safe_dump(merged(yaml.safe_load(FULL.read_text()), STEPS)))
-    rows: list[dict[str, Any]] = []
+    kept = arguments.out / "rows.json"
+    known: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else {}
     for name in arguments.only.split(","):
-        rows.append(row := step(name, config, arguments.out))
-        print(json.dumps(row), flush=True)
+        if name not in known:
+            known[name] = step(name, config, arguments.out)
+            kept.write_text(json.dumps(known, indent=1) + "\n")
+        print(json.dumps(known[name]), flush=True)
+    rows = [known[name] for name in PHASES if name in known]
     if arguments.results is not None:
         made = {"device": "cpu", "cores": os.cpu_count(), "cut": STEPS, "phases": rows}
         arguments.results.with_suffix(".json").write_text(json.dumps(made, indent=1) + "\n")
