@@ -87,7 +87,7 @@ def _sources(schooled: Schooled) -> tuple[DataSource, ...]:
     """The version's sources; tokens are those that a student learns from, of all of them together."""
     tokens = schooled.card.get("tokens")
     licences = ", ".join(schooled.card["licences"])
-    count = int(sum(tokens.values())) if isinstance(tokens, dict) else 0
+    count = int(tokens["prompt"] + tokens["completion"]) if isinstance(tokens, dict) else 0
     return (DataSource(name="records", licence=licences, tokens=count, digest=schooled.version),)
 
 

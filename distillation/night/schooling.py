@@ -103,8 +103,18 @@ class Schooling:
         curated = curate(filled.records, sealed_texts(plan.gathered), self.curation, self.seed)
         name = version(curated.records, self.curation, plan.version)
         folder = self.workshop.project / "versions" / name[:16]
-        card = write_version(folder, curated, self.curation, parent=plan.version, seed=self.seed)
+        count = _token_counter(faculty)
+        card = write_version(folder, curated, self.curation, parent=plan.version, seed=self.seed, count_tokens=count)
         return Schooled(curated.records, curated.steps, filled, synthetic, attempts, name, card)
+
+
+def _token_counter(faculty: Faculty) -> Callable[[str], int] | None:
+    """By the first teacher's tokenizer; None where it is an endpoint's, which is not known."""
+    tutors = faculty.tutors
+    if not tutors:
+        return None
+    tokenizer = tutors[0].checkpoint.tokenizer()
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def sealed_texts(gathered: Gathered) -> Sequence[str]:
