@@ -87,9 +87,7 @@ def latency_throughput(candidate: Candidate) -> "Figure":
     label = "at the peak of the traffic"
     axes.plot([at.throughput.value], [at.tpot.value * 1e3], marker="D", color=ACCENT, linestyle="", label=label)
     axes.axhline(at.floor_tpot * 1e3, color=SECOND, linestyle=":", label="floor: bytes / bandwidth")
-    axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8)
+    _finish(figure, axes)
     return figure
 
 
@@ -102,14 +100,24 @@ def cost_latency(recommendation: Recommendation) -> "Figure":
     front = sorted(recommendation.pareto, key=lambda one: one.cost_per_month)
     _points(axes, front, SECOND, "no other is better in cost, latency and quality")
     axes.plot([chosen.cost_per_month], [chosen.e2e_p95], marker="D", linestyle="", color=ACCENT, label=chosen.system)
-    axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8)
+    _finish(figure, axes)
     return figure
 
 
 def _points(axes: "Axes", candidates: "tuple[Candidate, ...] | list[Candidate]", colour: str, label: str) -> None:
     axes.scatter([c.cost_per_month for c in candidates], [c.e2e_p95 for c in candidates], s=18, c=colour, label=label)
+
+
+def _finish(figure: "Figure", axes: "Axes") -> None:
+    """A logarithmic axis with numbers such as 20k, and a legend that covers no point."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
 
 
 def _figure(title: str, x: str, y: str, size: tuple[float, float]) -> "tuple[Figure, Axes]":

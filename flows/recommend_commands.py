@@ -136,7 +136,8 @@ def _answer(arguments: argparse.Namespace, request: "Request", agent: "OwnAgent 
         if arguments.what_if:
             print(f"\n{showing.what_if_text(alternatives)}")
         if written:
-            print(f"\nwritten to {arguments.manifests}: {', '.join(path.name for path in written)}")
+            names = ", ".join(str(path.relative_to(arguments.manifests)) for path in written)
+            print(f"\nwritten to {arguments.manifests}: {names}")
     return 0 if answer.chosen else 1
 
 

@@ -18,6 +18,8 @@ from phases.errors import InputError
 if TYPE_CHECKING:
     from deployment.triage.need import Means, Need
 
+NEEDED = {"requests_per_day": "--requests-per-day", "prompt_tokens": "--prompt", "output_tokens": "--output"}
+"""Settings without a default, and their options."""
 OPTIONS = {
     "gap": (str, "what is lacking: format, style, skill (default) or knowledge"),
     "gap_points": (float, "points of the score that are missing (default: 10); 0: only cost or latency is wrong"),
@@ -77,7 +79,11 @@ def _need(arguments: argparse.Namespace) -> "Need":
         if not isinstance(given, dict):
             raise InputError(f"{arguments.file}: a need is a mapping of settings, e.g. `requests_per_day: 50000`")
     over = {key: getattr(arguments, key, None) for key in Need.model_fields}
-    return Need.parse({**given, **{key: value for key, value in over.items() if value is not None}}, "need")
+    settings = {**given, **{key: value for key, value in over.items() if value is not None}}
+    missing = [option for key, option in NEEDED.items() if key not in settings]
+    if missing:
+        raise InputError(f"the traffic is not said: give {', '.join(missing)}, or a file with all settings")
+    return Need.parse(settings, "need")
 
 
 def _means(arguments: argparse.Namespace) -> "Means":

@@ -72,8 +72,8 @@ class Lengths:
 class Simulation:
     """One run. Requests are numbered as they arrive; those from `first` to `last` are measured."""
 
-    def __init__(self, service: Service, lengths: Lengths, first: int, last: int, closed: bool) -> None:
-        self.service, self.lengths, self.first, self.last, self.closed = service, lengths, first, last, closed
+    def __init__(self, service: Service, lengths: Lengths, first: int, last: int) -> None:
+        self.service, self.lengths, self.first, self.last = service, lengths, first, last
         self.now, self.steps, self.number = 0.0, 0, 0
         self.waiting: deque[tuple[int, float]] = deque()  # number, arrival
         self.arrivals: deque[float] = deque()
@@ -155,5 +155,3 @@ class Simulation:
                 self.done += 1
                 if tokens > 1:
                     self.tpot.append((self.now - first_token) / (tokens - 1))
-            if self.closed:
-                self.enter(self.now)

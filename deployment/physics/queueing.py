@@ -1,4 +1,4 @@
-"""Latency percentiles of one replica under load, open loop (Poisson arrivals) and closed (so many always in flight).
+"""Latency percentiles of one replica whose requests arrive at random (Poisson).
 
 The figures come from a simulation of the engine (`queue_simulation.py`): a mean cannot say what the slowest twentieth
 sees. The closed forms that it must agree with are in the tests: M/M/1, M/D/1 and M/M/c (Kleinrock 1975, Queueing
@@ -19,7 +19,7 @@ PERCENTILES = (50, 95, 99)
 REQUESTS = 200
 """Simulated by default: some 3 ms. The 99th percentile then rests on 2 of them; ask for more where it matters."""
 VARIATION = 0.2
-"""Output lengths' coefficient of variation by default. With 0 all sequences of a closed loop would end together, which
+"""Output lengths' coefficient of variation by default. Alike ones that start together would end together, which
 happens in no service."""
 
 
@@ -29,7 +29,7 @@ class Latencies:
 
     stable: bool
     utilisation: float
-    """Arriving work / what the replica can do; 1 in a closed loop, which never rests."""
+    """Arriving work / what the replica can do."""
     batch: float
     """Sequences decoded together, mean over time."""
     throughput: float
@@ -80,39 +80,13 @@ def open_loop(
     if utilisation >= 1:
         return overloaded(service, output_tokens, utilisation)
     draw, warm_up = random.Random(seed), requests // 4
-    simulation = Simulation(service, _lengths(output_tokens, variation, draw), warm_up, warm_up + requests, False)
+    simulation = Simulation(service, _lengths(output_tokens, variation, draw), warm_up, warm_up + requests)
     simulation.start_running(round(steady_batch(service, rate, output_tokens)))
     now = 0.0
     for _ in range(2 * warm_up + requests + service.slots):
         now += draw.expovariate(rate)
         simulation.arrivals.append(now)
     return _measure(simulation, utilisation)
-
-
-def closed_loop(
-    service: Service,
-    concurrency: float,
-    output_tokens: float,
-    *,
-    variation: float = VARIATION,
-    requests: int = REQUESTS,
-    seed: int = 0,
-) -> Latencies:
-    """So many requests are always in flight: one departs, the next arrives. A fraction is rounded up.
-
-    It starts in the middle: sequences run, each somewhere in its life, and who finds no slot has waited for a while.
-    """
-    check_service(service, output_tokens)
-    if not 0 < concurrency < math.inf:
-        raise InputError(f"concurrency = {concurrency}: requests in flight are above 0")
-    users, draw = math.ceil(concurrency), random.Random(seed)
-    simulation = Simulation(service, _lengths(output_tokens, variation, draw), 0, requests, True)
-    inside = min(users, max(1, round(largest_batch(service, output_tokens))))
-    simulation.start_running(inside)
-    waiting, every = users - inside, 1 / capacity(service, output_tokens)
-    for ahead in range(waiting, 0, -1):
-        simulation.enter(-every * ahead)
-    return _measure(simulation, 1.0)
 
 
 def steady_batch(service: Service, rate: float, output_tokens: float) -> float:

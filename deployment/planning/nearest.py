@@ -40,5 +40,9 @@ def kinds(rejections: Iterable[Rejection], few: int = FEW) -> tuple[Kind, ...]:
 
 
 def nearest(rejections: Iterable[Rejection]) -> tuple[Rejection, ...]:
-    """The smallest miss of every constraint, smallest first; words only where a constraint has no figures."""
-    return tuple(sorted((kind.nearest[0] for kind in kinds(rejections, 1)), key=miss))
+    """The smallest miss of every constraint, smallest first; words only where a constraint has no figures.
+
+    Who is outdone misses nothing that was asked for.
+    """
+    found = [kind.nearest[0] for kind in kinds(rejections, 1) if kind.constraint != "outdone"]
+    return tuple(sorted(found, key=miss))

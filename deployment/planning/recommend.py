@@ -17,7 +17,7 @@ from deployment.planning.candidate import Candidate, Recommendation, Rejection
 from deployment.planning.catalogue import Catalogue, catalogue
 from deployment.planning.fleet import CPU, Fleet
 from deployment.planning.gates import model_gate, score_of
-from deployment.planning.nearest import nearest
+from deployment.planning.nearest import kinds, nearest
 from deployment.planning.options import Option, options
 from deployment.planning.own_agent import RETENTION
 from deployment.planning.pareto import front, ranked
@@ -120,11 +120,11 @@ def _notes(
 ) -> tuple[str, ...]:
     """What a reader has to know of the whole answer."""
     notes = []
-    floors = [r for r in rejections if r.floor]
-    if floors and not candidates:
-        least = min(floors, key=lambda r: r.floor)
+    floors = () if candidates else kinds((r for r in rejections if r.floor), 1)
+    for kind in floors:
+        (least,) = kind.nearest  # the limit is the same for all, so that the smallest miss is the lowest floor
         notes.append(
-            f"the objective of {least.constraint.upper()} is below the physical floor of {len(floors)} systems; the "
+            f"the objective of {kind.constraint.upper()} is below the physical floor of {kind.count} systems; the "
             f"lowest floor of these is {least.floor:.4g} s ({least.candidate})"
         )
     if not benchmark:

@@ -138,6 +138,8 @@ def _rejected(answer: Recommendation, every: bool) -> str:
     lines = [f"Rejected {len(answer.rejections)}: {said}"]
     if every:
         return "\n".join([*lines, *_listed(map(str, answer.rejections))])
+    if answer.chosen is None:  # the nearest are listed above
+        return lines[0]
     return "\n".join([*lines, *_listed(f"nearest by {kind.constraint}: {kind.nearest[0]}" for kind in found)])
 
 

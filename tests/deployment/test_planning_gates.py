@@ -10,7 +10,7 @@ from deployment.planning.candidate import Rejection
 from deployment.planning.fleet import Latencies, Subject
 from deployment.planning.floors import demand, replicas_floor, tpot_floor, ttft_floor
 from deployment.planning.gates import engine_gate, model_gate, precisions, undivided
-from deployment.planning.nearest import kinds
+from deployment.planning.nearest import kinds, nearest
 from deployment.planning.request import Request
 from deployment.serving import Serving
 
@@ -103,6 +103,8 @@ def test_kinds_count_and_name_the_nearest():
     assert (memory.constraint, memory.count) == ("memory", 4)
     assert [one.candidate for one in memory.nearest] == ["1", "2"]
     assert licence.nearest == (words,)
+    outdone = replace(some[0], constraint="outdone", value=10.0)
+    assert nearest([words, outdone, *some]) == (some[1], words)
 
 
 def test_rejections_say_value_limit_and_floor():

@@ -1,14 +1,15 @@
 """Latency percentiles of the simulated engine against queueing theory's closed forms."""
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployment.physics.queue_simulation import Service
-from deployment.physics.queueing import PERCENTILES, capacity, closed_loop, open_loop, percentile
+from deployment.physics.queue_simulation import Lengths, Service, Simulation
+from deployment.physics.queueing import PERCENTILES, capacity, largest_batch, open_loop, percentile
 from phases.errors import InputError
 
 ONE_SECOND = Service(prefill=0.0, base=0.001, slots=1)
@@ -44,32 +45,29 @@ def test_mean_wait_of_many_slots() -> None:
     assert seen.ttft == pytest.approx(waits / (slots - offered), rel=0.1)
 
 
-def test_closed_loop_obeys_littles_law() -> None:
-    for users in (1, 8, 64, 400):
-        seen = closed_loop(REPLICA, users, 256, requests=1000)
-        inside = users / (seen.ttft + 255 * seen.tpot) * 256
-        assert seen.throughput == pytest.approx(inside, rel=0.02)
-        assert seen.batch <= min(users, 256)
+def test_littles_law() -> None:
+    for rate in (0.5, 2.0, 6.0):
+        seen = open_loop(REPLICA, rate, 256, requests=2000)
+        assert seen.batch == pytest.approx(rate * 255 * seen.tpot, rel=0.05)
+        assert seen.throughput == pytest.approx(256 * rate, rel=0.05)
 
 
 def test_alone_nothing_waits() -> None:
-    alone = closed_loop(REPLICA, 1, 256)
-    assert alone.ttft == pytest.approx(0.05)
-    assert alone.tpot == pytest.approx(0.0202)
-    assert alone.ttft_percentiles[99] == pytest.approx(0.05)
     quiet = open_loop(REPLICA, 1e-4, 256)
-    assert quiet.ttft_percentiles[95] == pytest.approx(0.05)
+    assert quiet.ttft == pytest.approx(0.05)
+    assert quiet.tpot == pytest.approx(0.0202)
+    assert quiet.ttft_percentiles[99] == pytest.approx(0.05)
 
 
 def test_prefills_delay_the_others_tokens() -> None:
-    """(B / output) · prefill is added to TPOT, the interleaved prefill of the others."""
-    seen = closed_loop(REPLICA, 64, 256, requests=1000)
-    assert seen.tpot == pytest.approx(REPLICA.step(64) + 63 / 256 * 0.05, rel=0.01)
+    """Of each second the prefills take rate · prefill, so that a step takes so much longer."""
+    seen = open_loop(REPLICA, 6.0, 256, requests=2000)
+    assert seen.tpot == pytest.approx(REPLICA.step(seen.batch) / (1 - 6.0 * 0.05), rel=0.03)
 
 
 def test_speculation_shortens_decoding() -> None:
     fast = replace(REPLICA, tokens_per_step=2.5)
-    assert closed_loop(fast, 1, 251).tpot == pytest.approx(0.0202 / 2.5, rel=0.01)
+    assert open_loop(fast, 1e-4, 251).tpot == pytest.approx(0.0202 / 2.5, rel=0.02)
     assert capacity(fast, 251) > capacity(REPLICA, 251)
 
 
@@ -89,11 +87,15 @@ def test_overload_is_said() -> None:
 
 @pytest.mark.parametrize("share", [0.125, 2.0])
 def test_capacity_is_what_a_full_replica_does(share: float) -> None:
-    """Short answers to long prompts: prompts, not slots, are the limit."""
+    """A queue that never empties. Short answers to long prompts: prompts, not slots, are the limit."""
     for output in (16, 512):
         service = replace(REPLICA, prompt_share=share)
-        full = closed_loop(service, 2000, output, requests=1500)
-        assert full.throughput / output == pytest.approx(capacity(service, output), rel=0.05)
+        simulation = Simulation(service, Lengths(output, 0.2, random.Random(0)), 1000, 2500)
+        simulation.start_running(inside := round(largest_batch(service, output)))
+        simulation.arrivals.extend([0.0] * 4000)
+        simulation.run()
+        served = inside + 4000 - len(simulation.waiting) - len(simulation.running)
+        assert served / simulation.now == pytest.approx(capacity(service, output), rel=0.05)
 
 
 @settings(max_examples=60, deadline=None)
@@ -108,16 +110,13 @@ def test_capacity_is_what_a_full_replica_does(share: float) -> None:
 def test_order_and_floors(prefill: float, base: float, slots: int, output: int, load: float, share: float) -> None:
     service = Service(prefill, base, base / 100, slots, share)
     rate = load * capacity(service, output)
-    for seen in (
-        open_loop(service, rate, output, requests=50),
-        closed_loop(service, slots, output, requests=50),
-    ):
-        for of in (seen.ttft_percentiles, seen.tpot_percentiles):
-            assert 0 <= of[50] <= of[95] <= of[99] < math.inf
-        assert seen.ttft >= prefill * (1 - 1e-9)
-        assert 0 <= seen.batch <= slots
-        if output > 2:
-            assert seen.tpot >= base * (1 - 1 / output)
+    seen = open_loop(service, rate, output, requests=50)
+    for of in (seen.ttft_percentiles, seen.tpot_percentiles):
+        assert 0 <= of[50] <= of[95] <= of[99] < math.inf
+    assert seen.ttft >= prefill * (1 - 1e-9)
+    assert 0 <= seen.batch <= slots
+    if output > 2:
+        assert seen.tpot >= base * (1 - 1 / output)
 
 
 def test_percentile_between_values() -> None:
@@ -131,13 +130,12 @@ def test_percentile_between_values() -> None:
 )
 def test_bad_service(change: dict[str, float], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        closed_loop(replace(REPLICA, **change), 4, 100)  # type: ignore[arg-type]
+        open_loop(replace(REPLICA, **change), 4, 100)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
 def test_bad_load(bad: float) -> None:
-    for loop in (open_loop, closed_loop):
-        with pytest.raises(InputError):
-            loop(REPLICA, bad, 100)
-        with pytest.raises(InputError):
-            loop(REPLICA, 1.0, bad)
+    with pytest.raises(InputError):
+        open_loop(REPLICA, bad, 100)
+    with pytest.raises(InputError):
+        open_loop(REPLICA, 1.0, bad)
