@@ -6,6 +6,7 @@ stores, rows, caches and training states in `night-0001/work`, checkpoints besid
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from distillation.money.ledger import Kind
@@ -33,6 +34,8 @@ from phases.storage import write_json
 
 FREE = {"out", "budget", "money", "readiness", "promote", "plan", "template"}
 """Settings on which no student depends."""
+LATENCY_ROUNDS = 3
+"""How often each model's latency is measured, teacher and student in turn."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ class Night:
                 data=None if run is None else run.data,
                 seed=self.config.seed,
             )
-        sized = self._sized(made.student), Sized(None, None, None) if checkpoint is None else self._sized(checkpoint)
+        here = [made.student] if checkpoint is None else [made.student, checkpoint]
+        sized = [*self._sized(here), Sized(None, None, None)][:2]
         self.seconds["evaluation"] = time.monotonic() - began
         book(self.workshop.ledger, self.config.money, self.seconds, self.workshop.number)
         account = take_account(
@@ -155,22 +159,28 @@ class Night:
         verdicts = decide(
             judge(exam.criteria, self.config.gate, spent), account.reduction, self.config.goal.cost_reduction
         )
-        return Examined(exam, verdicts, *sized, account)
+        return Examined(exam, verdicts, sized[0], sized[1], account)
 
     def _examinee(self, name: str, checkpoint: Checkpoint, store: CaptureStore) -> Examinee:
         model = LocalTeacher(LocalTeacherConfig(checkpoint=checkpoint.path, name=name, licence="own"))
         return Examinee(name, answers_of(model, store, self.config.exam.max_tokens), checkpoint)
 
-    def _sized(self, checkpoint: Checkpoint) -> Sized:
-        """Of its smallest form; the latency is measured once for a checkpoint."""
-        shipped = checkpoint.siblings.get("packed", checkpoint)
-        path = self.workshop.project / "latency.json"
+    def _sized(self, checkpoints: Sequence[Checkpoint]) -> list[Sized]:
+        """Of their smallest forms. Latencies are measured in turn, as the machine may be busy, and once a night."""
+        shipped = [one.siblings.get("packed", one) for one in checkpoints]
+        path = self.workshop.night / "latency.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if shipped.digest not in known:
-            known[shipped.digest] = asdict(measure_latency(shipped.path))
+        if any(one.digest not in known for one in shipped):
+            rounds = [[measure_latency(one.path, repeats=3) for one in shipped] for _ in range(LATENCY_ROUNDS)]
+            known = {
+                one.digest: asdict(_median(found))
+                for one, found in zip(shipped, zip(*rounds, strict=True), strict=True)
+            }
             write_json(path, known)
-        parameters, weight_bytes = count_parameters(checkpoint.path)[0], count_parameters(shipped.path)[1]
-        return Sized(Latency(**known[shipped.digest]), weight_bytes, parameters)
+        return [
+            Sized(Latency(**known[small.digest]), count_parameters(small.path)[1], count_parameters(one.path)[0])
+            for one, small in zip(checkpoints, shipped, strict=True)
+        ]
 
     def _tokens(self, exam: Exam, student: Checkpoint) -> tuple[float, float] | None:
         """Of a question and its answer on average, in the student's tokens."""
@@ -184,6 +194,11 @@ class Night:
 
     def _timed(self, kind: Kind) -> "_Timed":
         return _Timed(self.seconds, kind)
+
+
+def _median(found: Sequence[Latency]) -> Latency:
+    """The measurement whose time a token is the median."""
+    return sorted(found, key=lambda one: one.ms_per_token_p50)[len(found) // 2]
 
 
 class _Timed:

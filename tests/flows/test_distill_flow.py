@@ -39,7 +39,7 @@ SETTINGS = {
 Night = Callable[..., State[Any]]
 
 
-def quick_latency(path: Path) -> Latency:
+def quick_latency(path: Path, repeats: int = 1) -> Latency:
     return decode_timed(path, tokens=4, repeats=1)
 
 
