@@ -14,6 +14,7 @@ from distillation.training.baseline import baseline_lesson, with_references
 from distillation.training.data_size import DataSizeConfig
 from distillation.training.distil import DistilConfig, distil
 from distillation.training.held_out import HeldOut
+from distillation.training.learner import Learner, save_learner
 from distillation.training.on_policy import OWN
 from distillation.training.search_space import SearchConfig
 from distillation.training.strategies import Lesson, Tutor, pool_weights, prepare
@@ -29,6 +30,10 @@ from distillation.training.strategy_config import (
 )
 from distillation.training.student import Own, Pruned
 from distillation.training.train import train_student
+from phases.bitnet.config import Quantisation
+from phases.bitnet.estimator import Quantised
+from phases.bitnet.lattice import Lattice
+from phases.bitnet.storage import read_lattices
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.data.tokenizer import train_tokenizer
 from phases.errors import ConfigError, DataError
@@ -216,6 +221,21 @@ def test_a_night_from_teacher_to_student_and_control(
     assert found.figures["student"]["n"] == 5 and "student - baseline" in found.figures
     again = distil(teachers[:1], records[5:], config, tmp_path / "again", tmp_path / "more", **arguments)
     assert again.student.digest == found.student.digest and again.baseline.digest == found.baseline.digest
+
+
+def test_a_ternary_teacher_has_a_ternary_student_all_the_way(records: list[Record], tmp_path: Path) -> None:
+    whole, tokenizer = model(260, 1), train_tokenizer(["the cat and the hat"] * 9, 260)
+    learner = Learner(whole, tokenizer, Quantised(whole, Quantisation(group=32)))
+    tutors = [Tutor("a", save_learner(learner, tmp_path / "teacher", Manifest("bitnet")))]
+    config = DistilConfig(student=Pruned(ratio=0.7), training=QUICK, block_tokens=BLOCK)
+    found = distil(tutors, records[5:], config, tmp_path / "out", tmp_path / "w", seed=0, validation=records[:5])
+    for made in (found.student, found.baseline):
+        changed = [a.codes_OI.ne(b.codes_OI).any() for a, b in zip(*map(lattices, (made, found.initial)), strict=True)]
+        assert any(changed) and made.siblings["packed"].bytes_on_disk < made.bytes_on_disk
+
+
+def lattices(checkpoint: Checkpoint) -> list[Lattice]:
+    return list(read_lattices(checkpoint.path).values())
 
 
 def test_a_night_goes_on_from_the_champion(teachers: list[Tutor], records: list[Record], tmp_path: Path) -> None:
