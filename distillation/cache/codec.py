@@ -11,7 +11,7 @@ Of one row, one after the other, for all of its P positions:
     high    the rest of each gap, in unary: that many 0s and a 1
 
 With u ids a gap is about V/u, and has floor(log2(0.69 · V/u)) low bits: the best Rice code of a geometric gap. 22
-draws at V = 2,048 take 26 bytes a position at most, and less where draws coincide: there are fewer gaps.
+draws at V = 2,048 take 26 bytes a position at most, and fewer where draws coincide.
 
 Shapes: P positions, K the most ids of any, E ids of all positions together.
 """
@@ -54,14 +54,6 @@ class Codec:
         wide = [max(0, int(0.69 * self.vocabulary / ids).bit_length() - 1) for ids in range(1, self.size + 1)]
         widths: Integers = np.array([0, *wide], dtype=np.int64)
         return widths
-
-    @property
-    def most_bytes(self) -> float:
-        """Of a position, whatever it holds."""
-        head = self.size * (1 if self.kind == "sampled" else CODE_BITS)
-        several = range(1, self.size + 1) if self.kind == "sampled" else (self.size,)
-        low_high = (ids * (int(self.widths[ids]) + 1) + (self.vocabulary >> int(self.widths[ids])) for ids in several)
-        return (head + max(low_high)) / 8
 
     def encode(self, size_P: Integers, ids_E: Integers, number_E: Integers) -> Bits:
         """Bytes of a row: ids of each position, ascending, with their counts (or codes of probabilities)."""
@@ -121,12 +113,6 @@ class Codec:
         ids_PK, share_PK = np.zeros(taken.shape, dtype=np.int64), np.zeros(taken.shape, dtype=np.float32)
         ids_PK[taken], share_PK[taken] = ids_E, share_E
         return ids_PK, share_PK
-
-
-def most_that_fit(kind: Kind, vocabulary: int, wanted: int, most_bytes: float) -> int:
-    """The largest size up to `wanted` and V of which no position can take more than `most_bytes`; 0 for none."""
-    fitting = (n for n in range(min(wanted, vocabulary), 0, -1) if Codec(kind, vocabulary, n).most_bytes <= most_bytes)
-    return next(fitting, 0)
 
 
 def _spread(number_E: Integers, width_E: Integers) -> Bits:

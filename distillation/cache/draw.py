@@ -25,9 +25,14 @@ def strata(seed: Sequence[int], positions: int, draws: int) -> torch.Tensor:
     return torch.from_numpy((np.arange(draws) + inside) / draws)
 
 
+def slice_rows(vocabulary: int) -> int:
+    """Positions of a slice."""
+    return max(1, SLICE_NUMBERS // vocabulary)
+
+
 def split_rows(probability_PV: torch.Tensor, uniform_Pn: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Positions in slices that are small enough for what is computed of them; at least one, which may be empty."""
-    size = max(1, SLICE_NUMBERS // probability_PV.shape[1])
+    size = slice_rows(probability_PV.shape[1])
     return list(zip(torch.split(probability_PV, size), torch.split(uniform_Pn, size), strict=True))
 
 

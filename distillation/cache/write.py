@@ -13,7 +13,7 @@ a cache has the same bytes. Every predicted position of weight above 0 is stored
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from distillation.cache.codec import Bits, Codec, most_that_fit
-from distillation.cache.config import LEAST_MASS, MOST_BYTES, OVERHEAD_BYTES, CacheConfig
-from distillation.cache.draw import draw, likeliest, split_rows, strata, summary
+from distillation.cache.codec import Bits, Codec, Integers, Kind
+from distillation.cache.config import LEAST_MASS, MOST_BYTES, SLACK_BYTES, CacheConfig
+from distillation.cache.draw import slice_rows, summary
 from distillation.cache.read import CARD, Cache, read_cache
+from distillation.cache.storing import fitting_codec, store_row
 from distillation.training.row_file import RowFile, tokenizer_digest
 from distillation.training.sealed import HEADER_BYTES, seal
 from phases.architecture import check_head
@@ -39,7 +40,11 @@ BATCH = 8
 """Rows that the teacher reads at a time."""
 DEPTHS = (8, 32)
 """Likeliest tokens whose mass the card tells, beside those that are stored."""
-_FORMAT = 1
+SAMPLE_ROWS = 16
+"""Rows that the number of draws is measured on."""
+ROW_BYTES = 12
+"""Where a row begins, and its positions."""
+_FORMAT = 2
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -113,9 +118,17 @@ def _codec(model: Any, rows: RowFile, config: CacheConfig, tokenizer: Any) -> Co
         raise ConfigError(
             f"the teacher has {head:,} outputs for a tokenizer of {vocabulary:,}: give a whole checkpoint"
         )
-    kind, wanted = ("sampled", config.draws) if config.method == "sampled" else ("ghost", config.likeliest)
-    size = most_that_fit(kind, vocabulary, wanted, MOST_BYTES - OVERHEAD_BYTES)  # type: ignore[arg-type]
-    return Codec(kind, vocabulary, size)  # type: ignore[arg-type]
+    counts_N = (rows.weight_NT > 0).sum(1)
+    tokens, some = int(counts_N.sum()), np.flatnonzero(counts_N)
+    if not tokens:
+        raise DataError(f"{rows.path}: no position is predicted at a weight above 0, so there is nothing to store")
+    sampled = config.method == "sampled"
+    kind: Kind = "sampled" if sampled else "ghost"
+    wanted = config.draws if sampled else config.likeliest
+    overhead = (3 * HEADER_BYTES + ROW_BYTES * (len(rows) + 1)) / tokens
+    chosen = np.unique(some[np.linspace(0, len(some) - 1, SAMPLE_ROWS).astype(int)])
+    seen = _distributions(model, rows, chosen, config.tau, vocabulary)
+    return fitting_codec(kind, vocabulary, wanted, MOST_BYTES - SLACK_BYTES - overhead, seen, config.seed)
 
 
 def _key(rows: RowFile, config: CacheConfig, teacher: str, codec: Codec) -> str:
@@ -130,25 +143,23 @@ def _make_part(model: Any, rows: RowFile, which: range, config: CacheConfig, cod
     counts: list[int] = []
     seen = np.zeros(2 + len(DEPTHS))
     for index, probability_PV in _distributions(model, rows, which, config.tau, codec.vocabulary):
-        uniform_Pn = strata([config.seed, 43, index], len(probability_PV), codec.size)
-        slices = split_rows(probability_PV, uniform_Pn)
-        found = [draw(p, u) if codec.kind == "sampled" else likeliest(p, codec.size) for p, u in slices]
-        seen += sum(summary(p, (codec.size, *DEPTHS)) for p, _ in slices)
-        raw.append(codec.encode(*(np.concatenate(part) for part in zip(*found, strict=True))))
+        raw.append(store_row(codec, probability_PV, config.seed, index))
         counts.append(len(probability_PV))
+        for some_PV in torch.split(probability_PV, slice_rows(codec.vocabulary)):
+            seen += summary(some_PV, (codec.size, *DEPTHS))
     lengths = np.array([len(one) for one in raw], dtype=np.int64)
     return {"bits": np.concatenate(raw), "bytes": lengths, "positions": np.array(counts, dtype=np.int32), "seen": seen}
 
 
 @torch.inference_mode()
 def _distributions(
-    model: Any, rows: RowFile, which: range, tau: float, vocabulary: int
+    model: Any, rows: RowFile, which: Sequence[int] | Integers, tau: float, vocabulary: int
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """(row, (P, V) float32 probabilities at its weighted positions), of ids that the tokenizer has."""
     head_VD = model.get_output_embeddings().weight[:vocabulary]
-    for start in range(which.start, which.stop, BATCH):
-        batch = range(start, min(start + BATCH, which.stop))
-        tokens = torch.from_numpy(rows.tokens_NT[batch.start : batch.stop].astype(np.int64)).to(head_VD.device)
+    for start in range(0, len(which), BATCH):
+        batch = [int(row) for row in which[start : start + BATCH]]
+        tokens = torch.from_numpy(rows.tokens_NT[batch].astype(np.int64)).to(head_VD.device)
         hidden_BTD = model.base_model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
         for index, hidden_TD in zip(batch, hidden_BTD, strict=True):
             chosen = torch.from_numpy(rows.weight_NT[index] > 0).to(hidden_TD.device)
@@ -159,8 +170,6 @@ def _card(
     arrays: Arrays, seen: npt.NDArray[np.float64], rows: RowFile, config: CacheConfig, codec: Codec
 ) -> dict[str, Any]:
     tokens = int(arrays["positions"].sum())
-    if not tokens:
-        raise DataError(f"{rows.path}: no position is predicted at a weight above 0, so there is nothing to store")
     return {
         "method": config.method,
         "codec": [codec.kind, codec.vocabulary, codec.size],

@@ -1,13 +1,24 @@
 """Stored distributions: bits there and back, their number, and draws against their probabilities."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillation.cache.codec import CODE_STEPS, Codec, Integers, ghost_codes, most_that_fit
+from distillation.cache.codec import CODE_BITS, CODE_STEPS, Codec, Integers, ghost_codes
 from distillation.cache.draw import draw, likeliest, strata, summary
+from distillation.cache.storing import fitting_codec, store_row
+
+
+def most_bytes(codec: Codec) -> float:
+    """Of a position, whatever it holds: heads, low bits, a 1 for each gap, and a 0 for every 2^width of the whole."""
+    head = codec.size * (1 if codec.kind == "sampled" else CODE_BITS)
+    sizes = range(1, codec.size + 1) if codec.kind == "sampled" else (codec.size,)
+    wide = [max(0, int(0.69 * codec.vocabulary / ids).bit_length() - 1) for ids in sizes]
+    return (head + max(n * (w + 1) + (codec.vocabulary >> w) for n, w in zip(sizes, wide, strict=True))) / 8
 
 
 def random_draws(positions: int, vocabulary: int, draws: int, peak: float, seed: int) -> tuple[Integers, ...]:
@@ -39,7 +50,7 @@ def test_draws_come_back(positions: int, vocabulary: int, draws: int, peak: floa
     assert ids_PK[share_PK > 0].tolist() == ids.tolist()
     np.testing.assert_array_equal(share_PK[share_PK > 0], counts.astype(np.float32) / np.float32(draws))
     assert (share_PK > 0).sum(1).tolist() == sizes.tolist()
-    assert len(raw) <= positions * codec.most_bytes + 1
+    assert len(raw) <= positions * most_bytes(codec) + 1
 
 
 @settings(deadline=None, max_examples=30)
@@ -55,19 +66,29 @@ def test_the_likeliest_come_back_within_a_percent(positions: int, vocabulary: in
     exact = probability.gather(1, torch.from_numpy(ids_PK)).clamp(min=np.exp(-1023 / CODE_STEPS))
     np.testing.assert_allclose(share_PK, exact, rtol=0.0079)
     assert sorted(ids_PK[0]) == sorted(probability[0].topk(count).indices.tolist())
-    assert len(raw) <= positions * codec.most_bytes + 1
+    assert len(raw) <= positions * most_bytes(codec) + 1
 
 
 def test_codes_of_probabilities_end_where_their_bits_do() -> None:
     assert ghost_codes(np.array([1.0, np.exp(-1.0), 1e-30, 0.0])).tolist() == [0, 64, 1023, 1023]
 
 
-def test_a_position_takes_40_bytes_at_most_whatever_the_vocabulary() -> None:
-    assert Codec("sampled", 2048, 22).most_bytes <= 26
-    sizes = {v: most_that_fit("sampled", v, 22, 39.5) for v in (100, 2048, 32_000, 151_936, 262_144)}
-    assert sizes == {100: 22, 2048: 22, 32_000: 22, 151_936: 19, 262_144: 18}
-    assert most_that_fit("ghost", 2048, 255, 39.5) == 16 and most_that_fit("ghost", 5, 255, 39.5) == 5
-    assert most_that_fit("sampled", 10**9, 22, 1.0) == 0
+def test_a_position_never_takes_more_than_it_can() -> None:
+    assert [most_bytes(Codec("sampled", v, 22)) for v in (100, 2048, 32_000, 151_936)] == [14.5, 26.0, 38.0, 43.125]
+
+
+@pytest.mark.parametrize("kind", ["sampled", "ghost"])
+@pytest.mark.parametrize("sharp", [0.0, 2.0, 50.0])
+def test_as_many_are_stored_as_there_is_room_for(kind: Any, sharp: float) -> None:
+    rows = [(row, torch.softmax(sharp * torch.randn(20, 2048), 1)) for row in range(4)]
+    found = fitting_codec(kind, 2048, 60, 30.0, iter(rows), 0)
+
+    def taken(size: int) -> float:
+        return sum(len(store_row(Codec(kind, 2048, size), p, 0, row)) for row, p in rows) / 80
+
+    assert taken(found.size) <= 30 and (found.size == 60 or taken(round(found.size / 0.88)) > 30)
+    assert fitting_codec(kind, 2048, 60, 0.1, iter(rows), 0).size == 1
+    assert fitting_codec(kind, 2048, 60, 1e9, iter(rows), 0).size == 60
 
 
 def test_draws_are_those_of_numpy() -> None:

@@ -94,7 +94,7 @@ def test_the_card_tells_what_was_measured(store: Any, rows: RowFile, teacher: An
     assert card["entropy_nats"] == pytest.approx(-torch.xlogy(p, p).sum(1).mean().item(), rel=1e-4)
     assert card["mass"]["8"] == pytest.approx(p.topk(8, 1).values.sum(1).mean().item(), rel=1e-4)
     size = sum((tmp_path / "cache" / f"{n}.npy").stat().st_size for n in ("bits", "begin", "positions"))
-    assert cache.bytes_per_token == size / len(p) < 40
+    assert cache.bytes_per_token == size / len(p) < 40 and cache.codec.size == 56
 
 
 def test_marks_are_laid_at_their_positions(store: Any, rows: RowFile) -> None:

@@ -1,4 +1,4 @@
-"""A step of distillation: its gradient, that micro-batches change nothing, what it holds in memory, what it survives."""
+"""A step of distillation: its gradient, that micro-batches change nothing, what it holds in memory and survives."""
 
 import json
 import subprocess
