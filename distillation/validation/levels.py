@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from pydantic import Field
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from phases.errors import DataError, InputError
 from phases.strict import StrictModel
@@ -109,7 +109,7 @@ class Spending:
     def _spent_by(self, t: float) -> float:
         if self.plan == "pocock":
             return self.alpha * math.log(1 + (math.e - 1) * t)
-        return 0.0 if t == 0 else float(2 * norm.sf(norm.isf(self.alpha / 2) / math.sqrt(t)))
+        return 0.0 if t == 0 else float(2 * ndtr(ndtri(self.alpha / 2) / math.sqrt(t)))
 
 
 def holm(p_values: Sequence[float], alpha: float) -> list[bool]:

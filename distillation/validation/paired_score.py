@@ -153,7 +153,7 @@ def score_interval(counts: Table, level: float) -> tuple[float, float]:
 
 def _crossing(counts: Table, target: float, low: float, high: float) -> float:
     """The ratio at which the statistic, which falls with it, equals `target`."""
-    for _ in range(100):
+    for _ in range(60):
         middle = math.sqrt(low * high)
         value = float(statistic(counts.both, counts.student_only, counts.teacher_only, middle))
         low, high = (middle, high) if value > target else (low, middle)

@@ -147,7 +147,7 @@ def test_bad_criteria(criteria: list[Criterion], message: str) -> None:
 @pytest.mark.parametrize("n", [60, 150])
 def test_false_passes_of_boundary_students(n: int) -> None:
     """The whole of it, 10,000 students and more sizes, is `tests.benchmarks.noninferiority`."""
-    students, level = 200, GateConfig.parse({"spending": {"plan": "pocock", "nights": 1}}, "gate")
+    students, level = 120, GateConfig.parse({"spending": {"plan": "pocock", "nights": 1}}, "gate")
     cells = np.array([[1, 1], [1, 0], [0, 1], [0, 0]])
     drawn = np.random.default_rng(n).multinomial(n, [0.73, 0.03, 0.07, 0.17], size=students)
     false, known = 0, {}
