@@ -18,7 +18,7 @@ from evaluation.metric import Comparison, Control, Gate, Metric, Values, mean_me
 
 SPLIT = "test"
 BUDGET = "same initial student, rows, order, steps and rates; cross-entropy alone"
-ANSWERS = "answers"
+ANSWERS, LIKELIHOOD = "answers", "likelihood"
 
 
 def decide(verdicts: Verdicts, reduction: float | None, wanted: float) -> Verdicts:
@@ -41,7 +41,8 @@ def judgement(exam: Exam, verdicts: Verdicts, config: GateConfig, reduction: flo
     gates = [_gate(one, verdicts.alpha, config.claims_alpha) for one in verdicts.criteria]
     if verdicts.baseline is not None:
         low = verdicts.baseline.low
-        gates.append(_plain("beats the equal-budget baseline", "answers − baseline, 95 % low", ">", 0.0, low, low > 0))
+        said = "answers and likelihood less the baseline's, 95 % low"
+        gates.append(_plain("beats the equal-budget baseline", said, ">", 0.0, low, low > 0))
     if reduction is not None:
         held = reduction >= wanted
         gates.append(_plain("saves enough", "share of the cost of a request", ">=", wanted, reduction, held))
@@ -79,6 +80,10 @@ def _metrics(exam: Exam, teacher: str) -> list[Metric]:
         mean_metric(f"{name}/{ANSWERS}", SPLIT, right, parent=None if name == teacher else theirs)
         for name, right in exam.right.items()
     ]
+    found += [
+        mean_metric(f"{name}/{LIKELIHOOD}", SPLIT, values, "probability/token")
+        for name, values in exam.likelihood.items()
+    ]
     bits, n = exam.bits_per_byte, exam.blocks
     return found + [
         Metric(
@@ -95,7 +100,12 @@ def _metrics(exam: Exam, teacher: str) -> list[Metric]:
 
 def _controls(exam: Exam, teacher: str) -> list[Control]:
     student, *rest = [name for name in exam.right if name != teacher]
-    return [paired_control(name, ANSWERS, exam.right[student], exam.right[name], BUDGET) for name in rest]
+    measured = {ANSWERS: exam.right} | ({LIKELIHOOD: exam.likelihood} if exam.likelihood else {})
+    return [
+        paired_control(name, what, values[student], values[name], BUDGET)
+        for what, values in measured.items()
+        for name in rest
+    ]
 
 
 def verdict_table(verdicts: Verdicts) -> Table:

@@ -3,6 +3,9 @@
     found = sit(student, baseline, teacher, sealed, config, answer=…)
     found.criteria                      # for `distillation.validation.gate.judge`
 
+Two criteria are compared with the baseline, each with the same say: whether answers are right, and how probable the
+expected ones are, a proper score that tells students apart long before their decoded answers do.
+
 Everybody is asked through a store, so a night that was killed examines nobody twice, and a teacher that is paid for is
 asked the sealed questions once for all nights. Sealed answers are never records.
 """
@@ -15,7 +18,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from distillation.night.text_measures import block_nats, likelihoods
+from distillation.night.text_measures import block_nats, expected_probability, likelihoods
 from distillation.record import Record, asked
 from distillation.validation.bias import BiasConfig, Contrast, bias_criteria, contrasts
 from distillation.validation.gate import Criterion
@@ -68,6 +71,8 @@ class Exam:
     """The sealed questions, each with the teacher's answer where it had no reference."""
     right: dict[str, Values]
     """By examinee, a grade for each sealed question."""
+    likelihood: dict[str, Values]
+    """By examinee, the probability a token (geometric mean) of each expected answer; none for an endpoint's."""
     bits_per_byte: dict[str, float]
     """By examinee; none where text was not measured."""
     blocks: int
@@ -100,6 +105,13 @@ def sit(
     both = (student, teacher) if teacher.checkpoint is not None and student.checkpoint is not None else ()
     bits: dict[str, float] = {}
     blocks = 0
+    likely: dict[str, Values] = {}
+    if both:
+        everybody = [one for one in (student, teacher, baseline) if one is not None and one.checkpoint is not None]
+        likely = {one.name: expected_probability(one.checkpoint, records) for one in everybody if one.checkpoint}
+        base = None if baseline is None else likely.get(baseline.name)
+        found = Criterion("likelihood", likely[student.name], likely[teacher.name], base, "graded", "guard")
+        criteria.append(found)
     if data is not None and config.text_blocks != 0 and both:
         found, bits = _text(student, teacher, baseline, data, config.text_blocks)
         criteria.append(found)
@@ -118,7 +130,7 @@ def sit(
         bias = config.bias
         paired = {one.name: contrasts(likelihoods(one.checkpoint), bias) for one in both if one.checkpoint}
         criteria += bias_criteria(paired[student.name], paired[teacher.name], bias)
-    return Exam(tuple(criteria), tuple(records), right, bits, blocks, paired)
+    return Exam(tuple(criteria), tuple(records), right, likely, bits, blocks, paired)
 
 
 def _text(

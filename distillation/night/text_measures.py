@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from distillation.record import Record
+from distillation.training.held_out import HeldOut
 from evaluation.language import block_losses
 from phases.checkpoint import Checkpoint
 from phases.decoding import encode
@@ -17,6 +19,12 @@ def block_nats(
 ) -> npt.NDArray[np.float64]:
     """(N,) nats of each block."""
     return block_losses(checkpoint.model(), text_NT, bytes_N).nats_N
+
+
+def expected_probability(checkpoint: Checkpoint, records: Sequence[Record]) -> npt.NDArray[np.float64]:
+    """(N,) geometric mean of the probabilities of each expected answer's tokens, 0 to 1."""
+    nats_N = HeldOut(records, checkpoint.tokenizer()).measure(checkpoint.model()).nats_N
+    return np.asarray(np.exp(-nats_N))
 
 
 def likelihoods(checkpoint: Checkpoint) -> Callable[[Sequence[tuple[str, str]]], list[float]]:

@@ -93,7 +93,7 @@ def test_a_night_has_a_verdict_and_the_next_has_nothing_new(project: ProjectConf
     assert phase.status == "rolled_back" and report.agent is None
     assert {"verdicts", "groups", "readiness", "curation", "answers", "money", "before_after"} <= set(phase.tables)
     assert {gate.name for gate in phase.gates} >= {"answers is kept", "text is kept", "beats the equal-budget baseline"}
-    assert [control.name for control in phase.controls] == ["baseline"]
+    assert [c.metric for c in phase.controls] == ["answers", "likelihood"]
     client = MlflowClient(f"sqlite:///{project.out.resolve()}/mlflow.db")
     experiment = client.get_experiment_by_name("agent-forge")
     assert experiment is not None
