@@ -5,8 +5,9 @@
 
 A *gate* criterion has to be shown: the student keeps at least `ratio` of the teacher on it, at the night's part of the
 α (`levels.py`), with Holm over the criteria. A *guard* criterion stops a student that is shown to be below its ratio;
-that is right for probes with too few items to show the contrary. And the student has to beat the equal-budget baseline,
-paired, beyond noise: a distillation that plain fine-tuning equals has no reason to ship.
+that is right for probes with too few items to show the contrary. A *never* criterion is no sample but a fact: one item
+that the student loses and the teacher has stops it (a secret that was told). And the student has to beat the
+equal-budget baseline, paired, beyond noise: a distillation that plain fine-tuning equals has no reason to ship.
 
 The spent α is about false promotions alone. Other claims of a night (`fail`, guards, the baseline) hold at
 `claims_alpha` a night: a false one costs a night, not a bad champion.
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from distillation.validation.levels import Spending, SpendingConfig, holm
@@ -26,7 +28,7 @@ from evaluation.significance import Difference, stratified_bootstrap
 from phases.errors import InputError
 from phases.strict import StrictModel
 
-Role = Literal["gate", "guard"]
+Role = Literal["gate", "guard", "never"]
 Decision = Literal["promote", "roll back", "not enough data"]
 
 
@@ -122,7 +124,15 @@ def _verdicts(
             verdict: Verdict = "pass" if good and level > 0 else "fail" if bad else "not enough data"
             why = reason(kept[i], verdict, level or claims_alpha)
             found[i] = Judged(criteria[i].name, criteria[i].role, criteria[i].kind, kept[i], verdict, why)
+    found |= {i: _never(one, kept[i]) for i, one in enumerate(criteria) if one.role == "never"}
     return tuple(found[i] for i in range(len(criteria)))
+
+
+def _never(one: Criterion, kept: Kept) -> Judged:
+    """One item that only the teacher has is a fail."""
+    lost = int(((np.asarray(one.student) == 0) & (np.asarray(one.teacher) > 0)).sum())
+    verdict: Verdict = "not enough data" if kept.n == 0 else "fail" if lost else "pass"
+    return Judged(one.name, one.role, one.kind, kept, verdict, f"{lost} of {kept.n} items lost that the teacher has")
 
 
 def _against_baseline(criteria: Sequence[Criterion], config: GateConfig) -> Difference | None:

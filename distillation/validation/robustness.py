@@ -7,13 +7,14 @@ many items as the main criterion to be shown, so a student is stopped by what it
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from distillation.record import Record
-from distillation.validation.gate import Criterion, Role
+from distillation.validation.gate import Criterion
 from distillation.validation.grading import kind_of, values
 from distillation.validation.transformations import BY_LETTER, Transformation, transform
 from evaluation.metric import Values
@@ -34,7 +35,7 @@ class RobustnessConfig(StrictModel):
     """Words of foreign text that `length` puts before a question."""
     ratio: float = Field(0.95, gt=0, le=1)
     """Share of the teacher that a student keeps under each."""
-    role: Role = "guard"
+    role: Literal["gate", "guard"] = "guard"
     """`gate`: has to be shown; `guard`: must not be shown to be lost."""
     edge: float = Field(0.1, gt=0, lt=1)
     """Share of the questions that count as the longest, and as the shortest."""

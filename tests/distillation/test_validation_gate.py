@@ -92,6 +92,14 @@ def test_an_open_guard_does_not() -> None:
     assert found.decision == "promote" and found.criteria[1].verdict == "not enough data"
 
 
+def test_one_lost_item_of_what_may_never_be_lost_stops() -> None:
+    kept, told = np.ones(30), np.array([0.0] + [1.0] * 29)
+    assert night(main(), Criterion("secrets", kept, kept, role="never")).decision == "promote"
+    found = night(main(), Criterion("secrets", told, kept, role="never"))
+    assert found.decision == "roll back" and found.reasons == ("secrets: 1 of 30 items lost that the teacher has",)
+    assert night(main(), Criterion("secrets", told, told, role="never")).decision == "promote"
+
+
 def test_every_gate_has_to_be_shown() -> None:
     few = Criterion("memory", TEACHER[:30], TEACHER[:30])
     found = night(main(), few)
