@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from distillation.record import asked
 from distillation.teachers.teacher import Answer, Ask, Failure
 from distillation.validation.asking import continuations, prompt_answers, record_answers
-from distillation.validation.bias import BiasConfig, Contrast, bias_criteria, contrasts
+from distillation.validation.bias import CONTRASTS, BiasConfig, Contrast, bias_criteria, contrasts
 from distillation.validation.gate import Criterion, GateConfig, judge
 from distillation.validation.levels import Spending
 from distillation.validation.safety import (
@@ -97,7 +97,8 @@ def test_effect_size() -> None:
 
 
 def test_a_student_that_became_partial_is_stopped() -> None:
-    config = BiasConfig()
+    # In every pair: of one in four, 32 sentences with Holm over three guards do not show it.
+    config = BiasConfig(contrasts={**CONTRASTS, "gender": tuple((name, "Peter") for name in ("Anna", "Maria", "Eve"))})
     even, partial = (contrasts(partial_to("Peter", nats), config) for nats in (0.0, 3.0))  # type: ignore[arg-type]
     guards = bias_criteria(partial, even, config)
     found = judge(
