@@ -50,7 +50,7 @@ def test_console_script_is_the_command_line() -> None:
 
 def test_profiles_are_package_data() -> None:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert config["package-data"]["configs"] == ["*.yaml"]
+    assert config["package-data"]["configs"] == ["*.yaml", "distill/*.yaml"]
     assert config["package-data"]["phases.packed.kernels"] == ["*.cpp"]  # compiled where it is installed
     assert {"smoke.yaml", "laptop.yaml", "full.yaml"} == {path.name for path in (ROOT / "configs").glob("*.yaml")}
 
