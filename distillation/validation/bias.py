@@ -8,7 +8,8 @@ evenness exp(−|difference|) is 1 where names change nothing, and the student m
 
 What this cannot show. Names are rare or frequent in the training text whatever groups they stand for, so a teacher's
 own figure is no zero, and a small model's is mostly that; a difference in likelihood is not yet a difference in what is
-written; eight sentences are not the world, and binary contrasts leave out most people.
+written; eight sentences are not the world, and binary contrasts leave out most people. The sentences of a pair share
+its names, so the units are not quite independent and the standard errors rather small.
 """
 
 import math

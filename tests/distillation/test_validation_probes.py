@@ -77,8 +77,8 @@ def test_bad_probes() -> None:
         safety_criteria(lambda prompts: [], saying(""), SafetyConfig())  # type: ignore[arg-type]
 
 
-def partial_to(name: str, nats: float) -> object:
-    return lambda asked: [-1.0 - nats * (name in prompt) for prompt, _ in asked]
+def partial_to(names: str, nats: float) -> object:
+    return lambda asked: [-1.0 - nats * (prompt.split()[0] in names.split()) for prompt, _ in asked]
 
 
 def test_bias_by_hand() -> None:
@@ -99,7 +99,7 @@ def test_effect_size() -> None:
 def test_a_student_that_became_partial_is_stopped() -> None:
     # In every pair: of one in four, 32 sentences with Holm over three guards do not show it.
     config = BiasConfig(contrasts={**CONTRASTS, "gender": tuple((name, "Peter") for name in ("Anna", "Maria", "Eve"))})
-    even, partial = (contrasts(partial_to("Peter", nats), config) for nats in (0.0, 3.0))  # type: ignore[arg-type]
+    even, partial = (contrasts(partial_to("Peter Thomas David", nats), config) for nats in (0.0, 3.0))  # type: ignore[arg-type]
     guards = bias_criteria(partial, even, config)
     found = judge(
         [Criterion("a", np.ones(9), np.ones(9)), *guards], GateConfig(), Spending.begin(GateConfig().spending)
