@@ -18,9 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.console import say
-from flows.serve import bound, key_of
-from flows.up import Stopped, stop_signals
 from phases.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +38,10 @@ def inbox(arguments: argparse.Namespace) -> int:
     """Listen until Ctrl-C or SIGTERM."""
     import uvicorn
 
+    from flows.console import say
+    from flows.serve import bound, key_of
     from flows.serving.door import Door
+    from flows.up import Stopped, stop_signals
 
     if not 0 <= arguments.port < 2**16:
         raise InputError(f"--port {arguments.port}: give a number from 0 (any free port) to 65535")
