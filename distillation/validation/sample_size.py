@@ -6,8 +6,8 @@ V₁ is the variance of S − r·T an item under the alternative, V₀ what the 
 maximum under H0 (`paired_score`; Nam & Blackwelder, Statistics in Medicine 21, 2002). For a teacher at .8, 10 %
 discordant items, r = .95 and α = .05, 80 % power takes 401 items of a student that equals the teacher and 1,080 of one
 at 98 % of it. With V₁ in both places (`restricted=False`) it would be 369 and 1,027: that is the size for a test with
-the observed variance, which does not hold its level. Measured with the gate's test over 10,000 students: 79.8 and 80.3 %
-power at ours, 76.3 and 78.6 % at those.
+the observed variance, which does not hold its level. Measured with the gate's test over 10,000 students: 79.8 and
+80.3 % power at ours, 76.3 and 78.6 % at those.
 """
 
 import math
