@@ -5,16 +5,18 @@ The format is that of NVIDIA aiconfigurator's silicon sample (Apache-2.0): one C
 leave open is read as follows (checked on points that the sample holds in several writings):
 
 - requests in flight are `batch_size` per attention rank; disaggregated: `silicon_concurrency` of the whole system;
-- some rows count accelerators twice (TP 64 for TP 8 × EP 8, moe 8 × 8). The id's `tpX` is right; else moe_tp = moe_ep
-  with a product of all accelerators, and tp = dp with that many experts' ranks, are the two ways of counting twice;
+- some rows count accelerators twice (TP 64 for TP 8 × EP 8). The id's `tpX` is right; else moe_tp = moe_ep with a
+  product of all accelerators, and tp = dp with that many experts' ranks, are the two ways of counting twice;
 - a disaggregated row without `num_workers` does not say how many workers there are: they are guessed from the load;
+- such a row copies the prefill pool's expert parallelism to a decode pool of another size. Rows that say everything
+  spread the experts over the whole decode pool, and beyond 8 accelerators its attention is data-parallel;
 - 8-bit and narrower checkpoints are served with an 8-bit cache, as the benchmarks' recipes do.
 """
 
 import csv
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -29,12 +31,15 @@ from deployment.serving import Engine, Precision, Serving
 from phases.errors import InputError
 
 Row = Mapping[str, str]
+NODE = 8
+"""Accelerators beyond which a decode pool has one copy of the attention on each."""
 LEAST_CACHE = 0.07
 """Share of the memory that a measured point had at least for its cache: it ran."""
 _PRECISIONS: dict[str, Precision] = {
     **{"fp8": "fp8", "fp8_block": "fp8", "fp4": "nvfp4", "nvfp4": "nvfp4", "int4": "int4", "int4_wo": "int4"},
     **{"bf16": "bf16", "bfloat16": "bf16", "int8": "int8", "w8a8": "fp8", "mxfp4": "mxfp4", "": "bf16"},
 }
+_ENGINES: dict[str, Engine] = {name: name for name in ("vllm", "sglang", "trtllm", "tgi", "llama.cpp")}
 _NEEDED = ("model_path", "system", "backend", "mode", "isl", "osl", "silicon_ttft_ms", "silicon_tpot_ms")
 
 
@@ -140,16 +145,25 @@ def _accelerator(system: str) -> Accelerator:
 def _pools(row: Row, model: Model) -> tuple[Serving, Serving]:
     """Prefill's and decode's pool; the same one where they are together."""
     if row["mode"] == "disagg":
-        return _apart(row, model, "prefill"), _apart(row, model, "decode")
-    tp, dp, ep = together(row)
-    pool = _serving(row, model, tp, dp, ep)
+        prefill, decode = (_apart(row, model, pool) for pool in ("prefill", "decode"))
+        return prefill, decode if _count(row, "decode_num_workers") else _unsaid(prefill, decode)
+    pool = _serving(row, model, *together(row))
     return pool, pool
 
 
 def _apart(row: Row, model: Model, pool: str) -> Serving:
     names = ("tp_size", "attention_dp_size", "moe_ep_size")
-    tp, dp, ep = (int(_count(row, f"{pool}_{name}") or 1) for name in names)
-    return _serving(row, model, tp, dp, ep)
+    return _serving(row, model, *(int(_count(row, f"{pool}_{name}") or 1) for name in names))
+
+
+def _unsaid(prefill: Serving, decode: Serving) -> Serving:
+    """The decode pool of a row that says no number of workers: its expert parallelism is the prefill pool's, copied."""
+    pool = decode.tp * decode.dp
+    if pool == prefill.tp * prefill.dp:
+        return decode
+    if pool > NODE:
+        return replace(decode, tp=1, dp=pool, ep=pool)
+    return replace(decode, ep=pool) if decode.ep > 1 else decode
 
 
 def _serving(row: Row, model: Model, tp: int, dp: int, ep: int) -> Serving:
@@ -207,11 +221,9 @@ def _precision(row: Row) -> Precision:
 
 
 def _engine(name: str) -> Engine:
-    known: tuple[Engine, ...] = ("vllm", "sglang", "trtllm", "tgi", "llama.cpp")
-    for engine in known:
-        if engine == name.lower():
-            return engine
-    raise InputError(f"backend {name!r} is not known; known are {', '.join(known)}")
+    if name.lower() not in _ENGINES:
+        raise InputError(f"backend {name!r} is not known; known are {', '.join(_ENGINES)}")
+    return _ENGINES[name.lower()]
 
 
 def _number(row: Row, name: str) -> float:

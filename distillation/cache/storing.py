@@ -15,7 +15,7 @@ import torch
 from distillation.cache.codec import Bits, Codec, Kind
 from distillation.cache.draw import draw, likeliest, split_rows, strata
 
-SHRINK = 0.9
+SHRINK = 0.96
 """From one number of draws that is tried to the next."""
 _STREAM = 43
 """Of random numbers."""

@@ -74,6 +74,24 @@ def test_a_disaggregated_row_has_two_pools() -> None:
     assert point.case.features["guessed"] == point.case.features["disaggregated"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("tp", "workers", "expected"),
+    [
+        (8, "", (8, 1, 8)),  # the experts' 4 are the prefill pool's
+        (32, "", (1, 32, 32)),  # attention on every accelerator
+        (4, "", (4, 1, 4)),
+        (32, "1", (32, 1, 4)),  # a row that says everything is believed
+    ],
+)
+def test_a_decode_pool_of_another_size_does_not_copy_the_prefill_pools_split(
+    tp: int, workers: str, expected: tuple[int, int, int]
+) -> None:
+    sizes = {"prefill_tp_size": "4", "prefill_moe_ep_size": "4", "decode_tp_size": str(tp), "decode_moe_ep_size": "4"}
+    said = {"model_path": "deepseek-ai/DeepSeek-R1", "system": "gb300", "mode": "disagg"}
+    point = measured(ROW | sizes | said | {"decode_num_workers": workers})
+    assert (point.serving.tp, point.serving.dp, point.serving.ep) == expected
+
+
 @pytest.mark.parametrize("name", ["nvidia/Qwen3-32B-NVFP4", "Qwen3-32B", "someone/Qwen3-32B-FP8-Instruct"])
 def test_variants_of_a_model_are_found(name: str) -> None:
     assert find_model(name).hidden == 5120
