@@ -120,7 +120,7 @@ def _counts(model: Model, serving: Serving, prompt: float, output: float) -> Wor
         routed=float(min(group.active_experts, ep)) if group and ep > 1 else 0.0,
         ep_hops=math.log2(ep),
         tp_hops=math.log2(serving.tp),
-        fixed_bytes=most - expert_bytes - (table := _table_bytes(model, serving)),
+        fixed_bytes=most - expert_bytes - (table := table_bytes(model, serving)),
         table_bytes=table,
         expert_bytes=expert_bytes,
         unchosen=unchosen,
@@ -151,7 +151,7 @@ def smaller(a: Quantity, b: Quantity) -> Quantity:
     return (a + b - abs(a - b)) / 2
 
 
-def _table_bytes(model: Model, serving: Serving) -> float:
+def table_bytes(model: Model, serving: Serving) -> float:
     """The input embeddings where they are a table of their own, one accelerator and stage."""
     table = model.vocabulary * model.hidden
     if model.embedding_parameters < 2 * table:

@@ -16,7 +16,7 @@ from deployment.physics.calibration_store import observations
 from deployment.physics.coefficients import shipped, shipped_factors
 from deployment.physics.keys_values import bytes_per_sequence
 from deployment.physics.systems import features
-from deployment.physics.terms import work
+from deployment.physics.terms import table_bytes, work
 from deployment.physics.weights import bytes_per_accelerator, touched_bytes
 from deployment.planning.traffic import Workload
 from deployment.serving import Serving
@@ -30,6 +30,8 @@ class Demand:
     """Bytes that each accelerator holds."""
     read: float
     """Bytes that each accelerator reads for one token: its stage's weights, and the cache of a mean sequence."""
+    step: float
+    """Of these what the fitted physics has a step read with next to no sequence there: no cache, no input table."""
     stages: int
     prompt: float
     """Operations of each accelerator for a prompt of the 95th percentile."""
@@ -48,9 +50,11 @@ def demand(model: Model, serving: Serving, workload: Workload) -> Demand:
     context = workload.prompt.mean + workload.output.mean // 2
     cache_bytes = bytes_per_sequence(model, context, serving.kv_bits, serving.tp)
     tokens = workload.prompt.mean * fresh + workload.output.mean
+    touched = touched_bytes(model, serving, 1)
     return Demand(
         weights=bytes_per_accelerator(model, serving),
-        read=touched_bytes(model, serving, 1) + cache_bytes / serving.pp,
+        read=touched + cache_bytes / serving.pp,
+        step=touched - table_bytes(model, serving),
         stages=serving.pp,
         prompt=body * serving.pp * max(1.0, workload.prompt.p95 * fresh),
         request=body * tokens,
@@ -86,7 +90,8 @@ class Overhead:
     def e2e(self, asked: Demand, accelerator: Accelerator, output_tokens: int) -> float:
         """Seconds that an answer of so many tokens takes at least."""
         reading = self.prompt / float(decode.attained(shipped().terms, max(accelerator.flops.values())))
-        return self.request + reading + (output_tokens - 1) * (tpot_floor(asked, accelerator) + self.token)
+        step = asked.stages * asked.step / accelerator.bandwidth + self.token
+        return self.request + reading + (output_tokens - 1) * max(tpot_floor(asked, accelerator), step)
 
 
 def overhead(model: Model, serving: Serving, workload: Workload, accelerators: Iterable[Accelerator]) -> Overhead:

@@ -7,8 +7,9 @@ from deployment.hardware import Offer
 from deployment.model import Model
 from deployment.physics.keys_values import bytes_per_sequence
 from deployment.planning.candidate import HOURS_PER_MONTH, Candidate, Rejection
-from deployment.planning.fleet import CPU, Fleet, Latencies, Subject, cheapest_of
+from deployment.planning.fleet import CPU, Fleet, Latencies, Subject, cheapest_of, instances_for
 from deployment.planning.gates import score_of
+from deployment.planning.options import Option
 from deployment.planning.request import Request
 from deployment.planning.score import terms
 from deployment.planning.traffic import SECONDS_PER_HOUR, Workload
@@ -34,6 +35,13 @@ class Pricing:
         if found is None:
             return _no_room(fleet, offers)
         return self._candidate(fleet, *found)
+
+    def least_cost(self, option: Option, replicas: int) -> float:
+        """USD per hour that so many replicas of an option cost at least; options have an offer with room for one."""
+        offers = self.offers[option.accelerator.name]
+        found = cheapest_of(offers, lambda offer: instances_for(option.serving, replicas, offer.count))
+        assert found is not None
+        return found[2]
 
     def over_budget(self, candidate: Candidate) -> Rejection | None:
         """The rejection of a candidate that costs more than the budget even on its cheapest offer."""

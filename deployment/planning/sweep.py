@@ -10,6 +10,7 @@ Prices change nothing in the physics: a system is solved once, then joined with 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from deployment.planning.candidate import HOURS_PER_MONTH, Candidate, Rejection
 from deployment.planning.fleet import Fleet, Latencies
@@ -43,6 +44,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._alone: dict[tuple[object, ...], Latencies | Rejection] = {}
+        self._stable: dict[tuple[object, ...], int] = {}
         self._solved: dict[tuple[object, ...], Fleet | Rejection] = {}
 
     def alone(self, key: tuple[object, ...], system: System, most: int) -> Latencies | Rejection:
@@ -50,6 +52,12 @@ class Memory:
         if key not in self._alone:
             self._alone[key] = system.alone(most)
         return self._alone[key]
+
+    def stable(self, key: tuple[object, ...], system: System) -> int:
+        """Replicas that there are at least."""
+        if key not in self._stable:
+            self._stable[key] = system.stable()
+        return self._stable[key]
 
     def solve(self, key: tuple[object, ...], system: System, alone: Latencies, most: int) -> Fleet | Rejection:
         """The smallest fleet."""
@@ -98,7 +106,7 @@ class Sweep:
         self._score = max(self._score, priced.score)
 
     def _look(self, option: Option, physics: str) -> Fleet | Rejection:
-        """Solve the option, unless its floor, or one request alone, is outdone already."""
+        """Solve the option, unless its floor, or one request alone on the fewest replicas, is outdone already."""
         better = self._outdoes(option, Latencies(0.0, 0.0, option.least_e2e))
         if better is not None:
             return _outdone(option, option.least_e2e, better)
@@ -107,6 +115,8 @@ class Sweep:
         alone = self.memory.alone(key, system, self.request.max_replicas)
         if isinstance(alone, Rejection):
             return alone
+        stable = self.memory.stable(key, system)
+        option = replace(option, least_cost=max(option.least_cost, self.pricing.least_cost(option, stable)))
         better = self._outdoes(option, alone)
         if better is not None:
             return _outdone(option, alone.e2e, better)

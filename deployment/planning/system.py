@@ -38,7 +38,7 @@ class System:
         self._setup: Setup | None = None
 
     def alone(self, most: int) -> Latencies | Rejection:
-        """What a mean request sees with the `most` replicas: the best that there can be."""
+        """What mean requests see with the `most` replicas: the best that there can be."""
         try:
             ready = self._prepared(self.workload.prompt.mean)
         except InputError as error:
@@ -47,17 +47,23 @@ class System:
         if failed:
             return failed
         state = self._state(ready, most)
-        latencies = self._with(self._value(ready.ttft(state)), self._value(ready.tpot(state)))
+        latencies = self._with(self._value(ready.ttft(state, 95)), self._value(ready.tpot(state, 95)))
         return self.subject.missed(latencies, self.workload, ALONE) or latencies
+
+    def stable(self) -> int:
+        """Replicas with fewer than which a queue grows without end: no answer has fewer."""
+        server, rate = self._prepared(self.workload.prompt.mean).replica, self.workload.peak_rate
+        slots = math.ceil(rate * server.output * server.tpot(server.slots) / server.slots * (1 - 1e-9))
+        return max(slots, math.floor(rate * server.busy) + 1)
 
     def solve(self, alone: Latencies, most: int) -> Fleet | Rejection:
         """The smallest number of replicas, at most `most`, that holds everything at the peak."""
         ready, long = self._prepared(self.workload.prompt.mean), self._prepared(self.workload.prompt.p95)
-        first = self._value(long.ttft(self._state(long, most)))
-        failed = self.subject.missed(self._with(first, alone.tpot), self.workload, ALONE)
+        first, longest = (self._value(one.ttft(self._state(one, most))) for one in (ready, long))
+        longer = max(0.0, longest - first)
+        failed = self.subject.missed(self._with(alone.ttft + longer, alone.tpot), self.workload, ALONE)
         if failed:
             return failed
-        longer = max(0.0, first - alone.ttft)
         seen: dict[int, tuple[Steady, Latencies]] = {}
 
         def meets(replicas: int) -> bool:

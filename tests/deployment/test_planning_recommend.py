@@ -11,8 +11,9 @@ from deployment.physics.estimate import estimate
 from deployment.physics.memory import memory_plan
 from deployment.planning import sweep
 from deployment.planning.catalogue import Catalogue, catalogue
+from deployment.planning.options import Option, options
 from deployment.planning.recommend import recommend
-from deployment.planning.renting import by_accelerator
+from deployment.planning.renting import by_accelerator, contenders
 from deployment.planning.request import Request
 from deployment.planning.sweep import Memory
 from deployment.planning.system import System
@@ -94,6 +95,25 @@ def test_what_is_not_solved_is_not_missed(monkeypatch, rank):
         assert bounded.chosen.score == everything.chosen.score
     else:
         assert figures([bounded.chosen]) == figures([everything.chosen])
+
+
+@pytest.mark.parametrize("use_case", ["chat", "code_agent", "batch"])
+def test_nothing_is_cheaper_or_faster_than_its_bounds(use_case):
+    """Large tables beside few active experts, and caches beside next to no sequence, are where bounds go wrong."""
+    names = ("openai/gpt-oss-20b", "Qwen/Qwen3-0.6B", "google/gemma-3-4b-it", "Qwen/Qwen3-30B-A3B")
+    cards = ("b200-sxm", "b300-sxm", "rtx-5090", "rtx-pro-6000", "mi300x", "l4")
+    request = Request.parse({"use_case": use_case, "models": names, "accelerators": cards, "exhaustive": True}, "r")
+    workload, source = request.workload(), catalogue(request)
+    given = options(request, workload, source, contenders(source.offers))
+    bounds = {one.subject.name: one for one in given if isinstance(one, Option)}
+    found = recommend(request).candidates
+    assert len(found) > 10
+    for one in found:
+        system = System(one.model, one.accelerator, one.serving, workload)
+        assert one.e2e_p95 >= bounds[one.system].least_e2e * (1 - 1e-9)
+        assert one.e2e_p95 >= system.alone(request.max_replicas).e2e * (1 - 1e-9)
+        assert one.cost_per_hour >= bounds[one.system].least_cost * (1 - 1e-9)
+        assert one.replicas >= system.stable()
 
 
 def test_every_candidate_holds_every_objective_and_nothing_is_lost():
