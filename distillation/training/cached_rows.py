@@ -110,6 +110,8 @@ def _check(parts: Sequence[Part]) -> bool:
         raise ConfigError("caches with and without a ghost cannot be mixed: store all teachers by the same method")
     if True in kinds and any(len(part.teachers) > 1 for part in parts):
         raise ConfigError("caches with a ghost cannot be pooled over teachers: store them by method `sampled`")
+    if len({cache.tau for part in parts for cache, _ in part.teachers}) > 1:
+        raise ConfigError("caches of different temperatures cannot be mixed: store all teachers at the same tau")
     for part in parts:
         total = sum(weight for _, weight in part.teachers)
         if part.teachers and abs(total - 1) > 1e-6:

@@ -35,7 +35,7 @@ from phases.storage import sha256_file
 from phases.training.config import TrainingConfig
 from phases.training.loop import train
 
-TRAINING = TrainingConfig(steps=12, batch_rows=4, save_seconds=0.0)
+TRAINING = TrainingConfig(steps=8, batch_rows=4, save_seconds=0.0)
 
 
 def make(seed: int, layers: int) -> LlamaForCausalLM:

@@ -34,7 +34,7 @@ def random_draws(positions: int, vocabulary: int, draws: int, peak: float, seed:
     return np.array(sizes), np.concatenate(ids), np.concatenate(counts)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     positions=st.integers(1, 30),
     vocabulary=st.sampled_from([1, 2, 23, 257, 2048, 32_000, 151_936, 262_144]),

@@ -118,6 +118,8 @@ def test_pooled_teachers_share_each_position(store: Any, rows: RowFile) -> None:
     assert marks is not None
     share = read_marks(marks[weight > 0])[1].sum(1)
     torch.testing.assert_close(share, torch.ones_like(share))
+    with pytest.raises(ConfigError, match="different temperatures"):
+        CachedRows([Part(rows, [(caches[0], 0.5), (store("warm", tau=2.0), 0.5)])], 0)
     with pytest.raises(ConfigError, match="sum to 0.5"):
         CachedRows([Part(rows, [(caches[0], 0.5)])], 0)
 

@@ -68,7 +68,7 @@ def test_gradcheck(beta: float) -> None:
     assert torch.autograd.gradcheck(lambda x: sorted_distance(x, torch.softmax(teacher, -1)), student)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     beta=st.sampled_from([0.0, 1e-12, 0.5, 1 - 1e-12, 1.0]),
     logits=st.lists(st.sampled_from([0.0, 1.0, -1.0, 1e4, -1e4, 1e30, -1e30, -float("inf")]), min_size=8, max_size=8),

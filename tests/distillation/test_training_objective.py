@@ -127,7 +127,7 @@ def test_a_cached_gradient_points_where_the_full_divergence_does(rows: RowFile, 
 def test_a_ternary_student_learns_through_its_lattice(source: CachedRows, tmp_path: Path) -> None:
     quantised = Quantised(make_model(), Quantisation(group=32, embedding_bits=8))
     seen: list[dict[str, float]] = []
-    config = TrainingConfig(steps=20, batch_rows=8)
+    config = TrainingConfig(steps=12, batch_rows=8)
     objective = DistilObjective(quantised.model, 0.5)
     before = quantised.latent()
     train(objective, source, config, tmp_path, name="t", seed=0, metrics=lambda _, values: seen.append(dict(values)))
@@ -249,7 +249,7 @@ def test_learning_from_another_tokenizer_lowers_the_distance(
     crossed: tuple[CrossRows, Cache, RowFile], tmp_path: Path
 ) -> None:
     seen: list[dict[str, float]] = []
-    objective, config = CrossObjective(make_model(), 1.5), TrainingConfig(steps=40, batch_rows=8)
+    objective, config = CrossObjective(make_model(), 1.5), TrainingConfig(steps=25, batch_rows=8)
     (tmp_path / "state").mkdir()
     train(
         objective, crossed[0], config, tmp_path / "state", name="t", seed=0, metrics=lambda _, v: seen.append(dict(v))
