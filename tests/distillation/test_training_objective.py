@@ -249,7 +249,7 @@ def test_learning_from_another_tokenizer_lowers_the_distance(
     crossed: tuple[CrossRows, Cache, RowFile], tmp_path: Path
 ) -> None:
     seen: list[dict[str, float]] = []
-    objective, config = CrossObjective(make_model(), 1.5), TrainingConfig(steps=25, batch_rows=8)
+    objective, config = CrossObjective(make_model(), 20.0), TrainingConfig(steps=30, batch_rows=8)
     (tmp_path / "state").mkdir()
     train(
         objective, crossed[0], config, tmp_path / "state", name="t", seed=0, metrics=lambda _, v: seen.append(dict(v))
