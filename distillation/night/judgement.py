@@ -41,7 +41,7 @@ def judgement(exam: Exam, verdicts: Verdicts, config: GateConfig, reduction: flo
     gates = [_gate(one, verdicts.alpha, config.claims_alpha) for one in verdicts.criteria]
     if verdicts.baseline is not None:
         low = verdicts.baseline.low
-        said = "answers and likelihood less the baseline's, 95 % low"
+        said = "mean of answer and likelihood less the baseline's, 95 % low"
         gates.append(_plain("beats the equal-budget baseline", said, ">", 0.0, low, low > 0))
     if reduction is not None:
         held = reduction >= wanted

@@ -3,8 +3,8 @@
     found = sit(student, baseline, teacher, sealed, config, answer=…)
     found.criteria                      # for `distillation.validation.gate.judge`
 
-Two criteria are compared with the baseline, each with the same say: whether answers are right, and how probable the
-expected ones are, a proper score that tells students apart long before their decoded answers do.
+The baseline is compared question by question, by the mean of two values: whether the answer is right, and how probable
+the expected one is, a proper score that tells students apart long before their decoded answers do.
 
 Everybody is asked through a store, so a night that was killed examines nobody twice, and a teacher that is paid for is
 asked the sealed questions once for all nights. Sealed answers are never records.
@@ -33,6 +33,7 @@ from phases.strict import StrictModel
 
 Answers = Callable[[Sequence[Record]], list[str]]
 """One answer a record, in order."""
+SEALED = "sealed questions"
 
 
 class ExamConfig(StrictModel):
@@ -101,7 +102,7 @@ def sit(
             right[one.name] = values(records, one.answers(records))
     ours, theirs = right[student.name], right[teacher.name]
     base = None if baseline is None else right[baseline.name]
-    criteria = [Criterion("answers", ours, theirs, base, kind_of(records))]
+    criteria = [Criterion("answers", ours, theirs, base, kind_of(records), items=SEALED)]
     both = (student, teacher) if teacher.checkpoint is not None and student.checkpoint is not None else ()
     bits: dict[str, float] = {}
     blocks = 0
@@ -110,8 +111,8 @@ def sit(
         everybody = [one for one in (student, teacher, baseline) if one is not None and one.checkpoint is not None]
         likely = {one.name: expected_probability(one.checkpoint, records) for one in everybody if one.checkpoint}
         base = None if baseline is None else likely.get(baseline.name)
-        found = Criterion("likelihood", likely[student.name], likely[teacher.name], base, "graded", "guard")
-        criteria.append(found)
+        probable = likely[student.name], likely[teacher.name], base
+        criteria.append(Criterion("likelihood", *probable, "graded", "guard", items=SEALED))
     if data is not None and config.text_blocks != 0 and both:
         found, bits = _text(student, teacher, baseline, data, config.text_blocks)
         criteria.append(found)

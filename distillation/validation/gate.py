@@ -55,11 +55,13 @@ class Criterion:
     student: Values
     teacher: Values
     baseline: Values | None = None
-    """The equal-budget baseline's; give it where items are nobody else's, as criteria that have it are pooled."""
+    """The equal-budget baseline's."""
     kind: Kind = "right"
     role: Role = "gate"
     ratio: float | None = None
     """Share to keep; None: the config's."""
+    items: str = ""
+    """Name of its items where others are of the same ones: those meet the baseline together, item by item."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,17 @@ def _never(one: Criterion, kept: Kept) -> Judged:
 
 
 def _against_baseline(criteria: Sequence[Criterion], config: GateConfig) -> Difference | None:
-    """The paired difference over all criteria that have a baseline, each with the same say."""
-    pairs = [(one.student, one.baseline) for one in criteria if one.baseline is not None and len(one.student)]
+    """The paired difference over all criteria that have a baseline.
+
+    Several values of an item are no independent units, so criteria of the same items count as their mean.
+    """
+    ours: dict[str, list[Values]] = {}
+    theirs: dict[str, list[Values]] = {}
+    for one in criteria:
+        if one.baseline is not None and len(one.student):
+            ours.setdefault(one.items or one.name, []).append(one.student)
+            theirs.setdefault(one.items or one.name, []).append(one.baseline)
+    pairs = [(np.mean(ours[name], axis=0), np.mean(theirs[name], axis=0)) for name in ours]
     return stratified_bootstrap(pairs, config.resamples, config.seed) if pairs else None
 
 
@@ -176,7 +187,10 @@ def _check(criteria: Sequence[Criterion]) -> None:
         raise InputError(f"criteria of one name: {', '.join(twice)}; give each its own")
     if not any(one.role == "gate" for one in criteria):
         raise InputError("no criterion has to be shown; give at least one whose role is 'gate'")
+    sizes: dict[str, int] = {}
     for one in criteria:
+        if sizes.setdefault(one.items or one.name, len(one.student)) != len(one.student):
+            raise InputError(f"{one.name}: not as many values as others of '{one.items}'; grade the same items")
         if one.baseline is not None and len(one.baseline) != len(one.student):
             raise InputError(
                 f"{one.name}: {len(one.baseline)} values of the baseline to {len(one.student)} of the student; "

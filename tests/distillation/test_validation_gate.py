@@ -74,6 +74,15 @@ def test_worse_than_the_baseline_is_rolled_back() -> None:
     assert found.decision == "roll back" and "worse than the equal-budget baseline" in found.reasons[0]
 
 
+def test_two_values_of_an_item_are_no_two_items() -> None:
+    alone = night(main(baseline=differing(SAME, 0.1, 4)))
+    twice = night(
+        main(baseline=differing(SAME, 0.1, 4), items="a"),
+        Criterion("again", SAME, TEACHER, differing(SAME, 0.1, 4), role="guard", items="a"),
+    )
+    assert twice.baseline == alone.baseline and alone.baseline is not None and alone.baseline.n == N
+
+
 def test_no_baseline_no_promotion() -> None:
     found = night(main(baseline=None))
     assert found.decision == "not enough data" and "no equal-budget baseline" in found.reasons[0]
@@ -145,6 +154,7 @@ def test_same_input_same_report() -> None:
         ([main(role="guard")], "role is 'gate'"),
         ([main(), main()], "criteria of one name: accuracy"),
         ([main(baseline=np.ones(3))], "3 values of the baseline to 1200"),
+        ([main(items="a"), Criterion("b", np.ones(3), np.ones(3), items="a")], "not as many values as others of 'a'"),
     ],
 )
 def test_bad_criteria(criteria: list[Criterion], message: str) -> None:
