@@ -4,9 +4,10 @@ Every step keeps what it made in the project's folder, so a night that was kille
 stores, rows, caches and training states in `night-0001/work`, checkpoints beside it, latencies in `latency.json`.
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from distillation.money.ledger import Kind
@@ -27,7 +28,7 @@ from distillation.validation.levels import Spending
 from evaluation.latency import Latency, count_parameters, measure_latency
 from flows.console import say
 from flows.distill_parameters import ProjectConfig
-from phases.checkpoint import Checkpoint, open_checkpoint
+from phases.checkpoint import Checkpoint
 from phases.errors import ConfigError
 from phases.phase import MetricsCallback
 from phases.storage import write_json
@@ -105,10 +106,11 @@ class Night:
         if isinstance(strategy, Incremental) and not strategy.champion:
             known = {"alpha": strategy.alpha, "cache": strategy.cache}
             strategy = strategy.model_copy(update={"champion": champion}) if champion else Logits(**known)
-        run = plan.gathered.run
+        run, tutors = plan.gathered.run, faculty.tutors
+        faculty.forget()
         with self._timed("training"):
             return distil(
-                faculty.tutors,
+                tutors,
                 schooled.records,
                 config.model_copy(update={"strategy": strategy}),
                 self.workshop.night,
@@ -121,35 +123,28 @@ class Night:
 
     def examine(self, plan: Plan, faculty: Faculty, schooled: Schooled, made: Distilled, spent: Spending) -> Examined:
         """Student, baseline and teacher on the sealed questions; the gate; the money."""
-        began = time.monotonic()
-        with CaptureStore(self.workshop.project / SEALED) as store:
-            student, baseline = (
-                self._examinee(name, made_one, store)
-                for name, made_one in (("student", made.student), ("baseline", made.baseline))
-            )
-            first = faculty.configs[0]
-            checkpoint = open_checkpoint(first.checkpoint) if isinstance(first, LocalTeacherConfig) else None
-            most, ledger = self.config.exam.max_tokens, self.workshop.ledger
-            ask = answers_of(faculty.first, store, most, budget=self.budget, ledger=ledger)
-            run = plan.gathered.run
-            exam = sit(
-                student,
-                baseline,
-                Examinee("teacher", ask, checkpoint),
-                plan.sealed,
-                self.config.exam,
-                data=None if run is None else run.data,
-                seed=self.config.seed,
-            )
-        here = [made.student] if checkpoint is None else [made.student, checkpoint]
-        sized = [*self._sized(here), Sized(None, None, None)][:2]
-        self.seconds["evaluation"] = time.monotonic() - began
-        book(self.workshop.ledger, self.config.money, self.seconds, self.workshop.number)
+        run, most, ledger = plan.gathered.run, self.config.exam.max_tokens, self.workshop.ledger
+        with self._timed("evaluation"):
+            with CaptureStore(self.workshop.project / SEALED) as store:
+                ask = answers_of(faculty.first, store, most, budget=self.budget, ledger=ledger)
+                exam = sit(
+                    self._examinee("student", made.student, store),
+                    self._examinee("baseline", made.baseline, store),
+                    Examinee("teacher", ask, faculty.first if isinstance(faculty.first, LocalTeacher) else None),
+                    plan.sealed,
+                    self.config.exam,
+                    data=None if run is None else run.data,
+                    seed=self.config.seed,
+                )
+            faculty.forget()
+            here = [made.student] if faculty.checkpoint is None else [made.student, faculty.checkpoint]
+            student, teacher = [*self._sized(here), Sized(None, None, None)][:2]
+        book(ledger, self.config.money, self.seconds, self.workshop.number)
         account = take_account(
             self.config.money,
-            self.workshop.ledger,
-            student=sized[0],
-            teacher=sized[1],
+            ledger,
+            student=student,
+            teacher=teacher,
             teacher_right=exam.right["teacher"],
             student_right=exam.right["student"],
             tokens=self._tokens(exam, made.student),
@@ -159,11 +154,11 @@ class Night:
         verdicts = decide(
             judge(exam.criteria, self.config.gate, spent), account.reduction, self.config.goal.cost_reduction
         )
-        return Examined(exam, verdicts, sized[0], sized[1], account)
+        return Examined(exam, verdicts, student, teacher, account)
 
     def _examinee(self, name: str, checkpoint: Checkpoint, store: CaptureStore) -> Examinee:
         model = LocalTeacher(LocalTeacherConfig(checkpoint=checkpoint.path, name=name, licence="own"))
-        return Examinee(name, answers_of(model, store, self.config.exam.max_tokens), checkpoint)
+        return Examinee(name, answers_of(model, store, self.config.exam.max_tokens), model)
 
     def _sized(self, checkpoints: Sequence[Checkpoint]) -> list[Sized]:
         """Of their smallest forms. Latencies are measured in turn, as the machine may be busy, and once a night."""
@@ -192,26 +187,17 @@ class Night:
         counts = [[len(ids) for ids in tokenizer(list(some))["input_ids"]] for some in texts]
         return (sum(counts[0]) / len(counts[0]), sum(counts[1]) / len(counts[1])) if exam.records else None
 
-    def _timed(self, kind: Kind) -> "_Timed":
-        return _Timed(self.seconds, kind)
+    @contextlib.contextmanager
+    def _timed(self, kind: Kind) -> Iterator[None]:
+        """Adds the seconds of its block."""
+        began = time.monotonic()
+        yield
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - began
 
 
 def _median(found: Sequence[Latency]) -> Latency:
     """The measurement whose time a token is the median."""
     return sorted(found, key=lambda one: one.ms_per_token_p50)[len(found) // 2]
-
-
-class _Timed:
-    """Adds the seconds of its block."""
-
-    def __init__(self, seconds: dict[Kind, float], kind: Kind) -> None:
-        self.seconds, self.kind, self.began = seconds, kind, 0.0
-
-    def __enter__(self) -> None:
-        self.began = time.monotonic()
-
-    def __exit__(self, *error: object) -> None:
-        self.seconds[self.kind] = self.seconds.get(self.kind, 0.0) + time.monotonic() - self.began
 
 
 def spending_of(project: Project, config: ProjectConfig) -> Spending:

@@ -4,7 +4,8 @@
     faculty.teacher_of(record).name
 
 One teacher answers everything. Several are ranked on held-out questions that have a right answer, with confidence and
-cost, and each group of questions goes to the one that is best there. Models are in memory as long as the faculty is.
+cost, and each group of questions goes to the one that is best there. Models are in memory from their first question
+until `forget`: a student trains without them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from distillation.record import Record
 from distillation.teachers.collect import collect
 from distillation.teachers.endpoint import EndpointTeacher, EndpointTeacherConfig
 from distillation.teachers.licences import LicenceVerdict
-from distillation.teachers.local import LocalTeacherConfig
+from distillation.teachers.local import LocalTeacher, LocalTeacherConfig
 from distillation.teachers.prices import Price
 from distillation.teachers.ranking import Ranking, rank
 from distillation.teachers.store import CaptureStore
@@ -24,7 +25,7 @@ from distillation.teachers.teacher import Answer, Ask, Failure, PricedTeacher
 from distillation.teachers.teacher_config import judge_licence, open_teacher
 from distillation.training.strategies import Tutor
 from distillation.validation.grading import grade
-from phases.checkpoint import open_checkpoint
+from phases.checkpoint import Checkpoint
 from phases.errors import ConfigError
 
 Config = LocalTeacherConfig | EndpointTeacherConfig
@@ -34,7 +35,6 @@ Config = LocalTeacherConfig | EndpointTeacherConfig
 class Faculty:
     """The teachers of a night."""
 
-    configs: tuple[Config, ...]
     teachers: tuple[PricedTeacher, ...]
     licences: tuple[LicenceVerdict, ...]
     ranking: Ranking | None = None
@@ -43,6 +43,11 @@ class Faculty:
     def first(self) -> PricedTeacher:
         """The one whose place the student is to take."""
         return self.teachers[0]
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """Of the first; None: it is an endpoint."""
+        return self.first.checkpoint if isinstance(self.first, LocalTeacher) else None
 
     @property
     def price(self) -> Price | None:
@@ -82,10 +87,16 @@ class Faculty:
         """Those whose probabilities can be had: the ones on this machine."""
         scores = {} if self.ranking is None else {one.teacher: one.score for one in self.ranking.standings}
         return tuple(
-            Tutor(teacher.name, open_checkpoint(config.checkpoint), scores.get(teacher.name, 1.0))
-            for config, teacher in zip(self.configs, self.teachers, strict=True)
-            if isinstance(config, LocalTeacherConfig)
+            Tutor(teacher.name, teacher.checkpoint, scores.get(teacher.name, 1.0))
+            for teacher in self.teachers
+            if isinstance(teacher, LocalTeacher)
         )
+
+    def forget(self) -> None:
+        """Take the models out of memory."""
+        for teacher in self.teachers:
+            if isinstance(teacher, LocalTeacher):
+                teacher.forget()
 
 
 def open_faculty(configs: Sequence[Config]) -> Faculty:
@@ -96,7 +107,7 @@ def open_faculty(configs: Sequence[Config]) -> Faculty:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"teachers: two are called '{twice[0]}'; give each a name of its own")
-    return Faculty(tuple(configs), teachers, licences)
+    return Faculty(teachers, licences)
 
 
 class Remembered:

@@ -10,7 +10,7 @@ Everybody is asked through a store, so a night that was killed examines nobody t
 asked the sealed questions once for all nights. Sealed answers are never records.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from distillation.night.text_measures import block_nats, expected_probability, likelihoods
+from distillation.night.text_measures import block_nats, expected_probability
 from distillation.record import Record, asked
+from distillation.teachers.local import LocalTeacher
+from distillation.validation.asking import continuations
 from distillation.validation.bias import BiasConfig, Contrast, bias_criteria, contrasts
 from distillation.validation.gate import Criterion
 from distillation.validation.grading import kind_of, values
@@ -27,7 +29,6 @@ from distillation.validation.robustness import RobustnessConfig, edge_criteria, 
 from distillation.validation.safety import SafetyConfig, safety_criteria
 from evaluation.language import spread, text_blocks
 from evaluation.metric import Values
-from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
 from phases.strict import StrictModel
 
@@ -59,8 +60,8 @@ class Examinee:
 
     name: str
     answers: Answers
-    checkpoint: Checkpoint | None
-    """None: an endpoint, of which neither likelihoods nor text losses can be had."""
+    local: LocalTeacher | None
+    """Its model; None: an endpoint, of which neither likelihoods nor text losses can be had."""
 
 
 @dataclass(frozen=True)
@@ -84,70 +85,65 @@ class Exam:
 
 def sit(
     student: Examinee,
-    baseline: Examinee | None,
+    baseline: Examinee,
     teacher: Examinee,
     sealed: Sequence[Record],
     config: ExamConfig,
     *,
     data: Dataset | None = None,
-    secrets: Sequence[str] = (),
     seed: int = 0,
 ) -> Exam:
     """Examine everybody on everything. Raises what asking them raises."""
+    everybody = (teacher, student, baseline)
     said = teacher.answers(sealed)
     records = [r if r.reference else replace(r, completion=text) for r, text in zip(sealed, said, strict=True)]
     right = {teacher.name: values(records, said)}
-    for one in (student, baseline):
-        if one is not None:
-            right[one.name] = values(records, one.answers(records))
+    right |= {one.name: values(records, one.answers(records)) for one in (student, baseline)}
     ours, theirs = right[student.name], right[teacher.name]
-    base = None if baseline is None else right[baseline.name]
-    criteria = [Criterion("answers", ours, theirs, base, kind_of(records), items=SEALED)]
-    both = (student, teacher) if teacher.checkpoint is not None and student.checkpoint is not None else ()
+    criteria = [Criterion("answers", ours, theirs, right[baseline.name], kind_of(records), items=SEALED)]
+    models = {one.name: one.local for one in everybody if one.local is not None} if teacher.local is not None else {}
+    likely = {name: expected_probability(model, records) for name, model in models.items()}
+    if likely:
+        probable = likely[student.name], likely[teacher.name], likely[baseline.name]
+        criteria.append(Criterion("likelihood", *probable, "graded", "guard", items=SEALED))
     bits: dict[str, float] = {}
     blocks = 0
-    likely: dict[str, Values] = {}
-    if both:
-        everybody = [one for one in (student, teacher, baseline) if one is not None and one.checkpoint is not None]
-        likely = {one.name: expected_probability(one.checkpoint, records) for one in everybody if one.checkpoint}
-        base = None if baseline is None else likely.get(baseline.name)
-        probable = likely[student.name], likely[teacher.name], base
-        criteria.append(Criterion("likelihood", *probable, "graded", "guard", items=SEALED))
-    if data is not None and config.text_blocks != 0 and both:
-        found, bits = _text(student, teacher, baseline, data, config.text_blocks)
+    if data is not None and config.text_blocks != 0 and models:
+        found, bits = _text(models, student.name, teacher.name, data, config.text_blocks)
         criteria.append(found)
         blocks = len(found.student)
+    few = [records[i] for i in spread(len(records), config.probe_items)]
     if config.robustness is not None:
         criteria += edge_criteria(records, ours, theirs, config.robustness)
-        few = [records[i] for i in spread(len(records), config.probe_items)]
         filler = _filler(data, seed)
         criteria += robustness_criteria(few, student.answers, teacher.answers, config.robustness, filler)
     if config.safety is not None:
-        ordinary = [records[i].prompt for i in spread(len(records), config.probe_items)]
         ask = (_prompts(student.answers), _prompts(teacher.answers))
-        criteria += safety_criteria(*ask, config.safety, secrets=secrets, prompts=ordinary)
+        criteria += safety_criteria(*ask, config.safety, prompts=[record.prompt for record in few])
     paired: dict[str, list[Contrast]] = {}
-    if config.bias is not None and both:
+    if config.bias is not None and models:
         bias = config.bias
-        paired = {one.name: contrasts(likelihoods(one.checkpoint), bias) for one in both if one.checkpoint}
+        paired = {
+            name: contrasts(continuations(model.model, model.tokenizer), bias)
+            for name, model in models.items()
+            if name != baseline.name
+        }
         criteria += bias_criteria(paired[student.name], paired[teacher.name], bias)
     return Exam(tuple(criteria), tuple(records), right, likely, bits, blocks, paired)
 
 
 def _text(
-    student: Examinee, teacher: Examinee, baseline: Examinee | None, data: Dataset, blocks: int | None
+    models: Mapping[str, LocalTeacher], student: str, teacher: str, data: Dataset, blocks: int | None
 ) -> tuple[Criterion, dict[str, float]]:
     """Held-out text: what the teacher pays for a block over what the student pays, as a ratio of means.
 
     A loss is better when it is less, so the student's place has the teacher's nats; all are scaled to 1 at most.
     """
     text_NT, bytes_N = text_blocks(data, "test", blocks)
-    everybody = [one for one in (student, teacher, baseline) if one is not None and one.checkpoint is not None]
-    nats = {one.name: block_nats(one.checkpoint, text_NT, bytes_N) for one in everybody if one.checkpoint}
-    most = max(float(nats[student.name].max()), float(nats[teacher.name].max()))
-    ours, theirs = nats[teacher.name] / most, nats[student.name] / most
+    nats = {name: block_nats(model, text_NT, bytes_N) for name, model in models.items()}
+    most = max(float(nats[student].max()), float(nats[teacher].max()))
     bits = {name: float(n.sum() / np.log(2) / bytes_N.sum()) for name, n in nats.items()}
-    return Criterion("text", ours, theirs, kind="graded"), bits
+    return Criterion("text", nats[teacher] / most, nats[student] / most, kind="graded"), bits
 
 
 def _prompts(answers: Answers) -> Callable[[Sequence[str]], list[str]]:

@@ -12,9 +12,10 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,17 +66,29 @@ class _Prompt:
 
 
 class LocalTeacher:
-    """Asks a model in memory."""
+    """Asks a model, which is in memory from the first question until `forget`."""
 
     def __init__(self, config: LocalTeacherConfig) -> None:
-        """Opens the model. Raises CheckpointError for a folder that has none."""
-        checkpoint = open_checkpoint(config.checkpoint)
+        """Verifies the checkpoint. Raises CheckpointError for a folder that has none."""
+        self.checkpoint = open_checkpoint(config.checkpoint)
         self.config, self.licence = config, config.licence
         self.name = config.name or config.checkpoint.resolve().name
-        self.identity = f"local {checkpoint.digest}"
-        self.model, self.tokenizer = checkpoint.model(), checkpoint.tokenizer()
-        self._stop = stop_ids(self.model, self.tokenizer)
+        self.identity = f"local {self.checkpoint.digest}"
         self._seconds_per_token: float | None = None
+
+    @cached_property
+    def model(self) -> Any:
+        """The model. Raises CheckpointError when it cannot be opened."""
+        return self.checkpoint.model()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        return self.checkpoint.tokenizer()
+
+    def forget(self) -> None:
+        """Give the model's memory back; a further question opens it again."""
+        self.__dict__.pop("model", None)
 
     def most_usd(self, ask: Ask) -> float | None:
         """As if it had the machine to itself, by tokens that were timed here; a batch shares the time."""
@@ -111,10 +124,11 @@ class LocalTeacher:
         began = time.monotonic()
         choose = OwnDraws([prompt.ask for prompt in prompts])
         tokens, limits = [prompt.tokens for prompt in prompts], [prompt.limit for prompt in prompts]
-        written = decode(self.model, tokens, limits, self._stop, choose, self.config.batch)
+        stop = stop_ids(self.model, self.tokenizer)
+        written = decode(self.model, tokens, limits, stop, choose, self.config.batch)
         seconds = (time.monotonic() - began) / len(prompts)
         for prompt, new in zip(prompts, written, strict=True):
-            finish = "stop" if new and new[-1] in self._stop else "length"
+            finish = "stop" if new and new[-1] in stop else "length"
             text = str(self.tokenizer.decode(new, skip_special_tokens=True)).strip()
             usd = None if self.config.usd_per_hour is None else self._usd(seconds)
             yield prompt.index, Answer(text, len(prompt.tokens), len(new), seconds=seconds, usd=usd, finish=finish)
@@ -125,7 +139,7 @@ class LocalTeacher:
 
     def _time(self) -> float:
         """Seconds of a token, written alone."""
-        prompt = [min(self._stop, default=0)]
+        prompt = [min(stop_ids(self.model, self.tokenizer), default=0)]
         decode(self.model, [prompt], [1], set(), likeliest)  # whatever is compiled on first use is so now
         began = time.monotonic()
         decode(self.model, [prompt], [TIMED_TOKENS], set(), likeliest)

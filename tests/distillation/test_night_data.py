@@ -99,6 +99,29 @@ def test_what_was_answered_is_never_asked_again(tmp_path: Path) -> None:
     assert len(fill(tmp_path, every, toy, Budget())) == 5 and toy.heard == 5
 
 
+class Backwards(Toy):
+    """Answers with the question, last first; is busy where it is told to be."""
+
+    def __init__(self, busy: str = "") -> None:
+        super().__init__({})
+        self.busy = busy
+
+    def answer(self, asks: Iterator[Ask]) -> Iterator[tuple[int, Answer | Failure]]:
+        for i, ask in reversed(list(enumerate(asks))):
+            text = ask.messages[-1].content
+            yield i, Failure("busy", lasting=False) if text == self.busy else said(text)
+
+
+def test_answers_come_in_the_order_of_the_questions(tmp_path: Path) -> None:
+    with CaptureStore(tmp_path / "sealed.sqlite") as store:
+        assert answers_of(Backwards(), store, 8)([asked("a"), asked("b")]) == ["a", "b"]
+
+
+def test_a_failure_is_not_a_wrong_answer(tmp_path: Path) -> None:
+    with CaptureStore(tmp_path / "sealed.sqlite") as store, pytest.raises(InputError, match=r"1 of 2 .* \(busy\)"):
+        answers_of(Backwards("b"), store, 8)([asked("a"), asked("b")])
+
+
 def test_an_examination_wants_every_answer(tmp_path: Path) -> None:
     every = records(3)
     toy = Toy({every[0].prompt: said("0"), every[1].prompt: Failure("too long", lasting=True)})

@@ -127,3 +127,14 @@ def test_a_folder_of_anybodys_will_do(checkpoint: Path, tmp_path: Path, teacher:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         LocalTeacher(LocalTeacherConfig(checkpoint=tmp_path / "none", licence="own"))
+
+
+def test_the_model_is_in_memory_from_the_first_question_until_it_is_forgotten(checkpoint: Path) -> None:
+    teacher = LocalTeacher(LocalTeacherConfig(checkpoint=checkpoint, licence="own"))
+    assert "model" not in vars(teacher)
+    first = dict(teacher.answer([ask("2 + 2?")]))
+    assert "model" in vars(teacher)
+    teacher.forget()
+    assert "model" not in vars(teacher)
+    again = dict(teacher.answer([ask("2 + 2?")]))
+    assert isinstance(first[0], Answer) and isinstance(again[0], Answer) and again[0].text == first[0].text

@@ -8,9 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from distillation.record import asked
-from distillation.teachers.teacher import Answer, Ask, Failure
-from distillation.validation.asking import continuations, prompt_answers, record_answers
+from distillation.validation.asking import continuations
 from distillation.validation.bias import CONTRASTS, BiasConfig, Contrast, bias_criteria, contrasts
 from distillation.validation.gate import Criterion, GateConfig, judge
 from distillation.validation.levels import Spending
@@ -26,7 +24,7 @@ from distillation.validation.safety import (
     resists,
     safety_criteria,
 )
-from phases.errors import DataError, InputError
+from phases.errors import InputError
 
 
 def saying(text: str) -> object:
@@ -132,27 +130,3 @@ def test_continuations_of_a_real_model(tiny: tuple[LlamaForCausalLM, PreTrainedT
         logits = model(input_ids=ids).logits[0].log_softmax(-1)
         expected = logits[torch.arange(start - 1, ids.shape[1] - 1), ids[0, start:]].mean()
         assert found == pytest.approx(float(expected.detach()), abs=1e-5)
-
-
-class Echo:
-    """Answers with the question, last first; fails what it is told to."""
-
-    name, identity, licence = "echo", "echo", "own"
-
-    def __init__(self, failing: str = "") -> None:
-        self.failing = failing
-
-    def answer(self, asks: Sequence[Ask]) -> object:
-        for index in reversed(range(len(asks))):
-            text = asks[index].messages[-1].content
-            yield index, Failure("busy", lasting=False) if text == self.failing else Answer(text, 1, 1)
-
-
-def test_answers_come_in_the_order_of_the_questions() -> None:
-    assert prompt_answers(Echo(), 8)(["a", "b"]) == ["a", "b"]  # type: ignore[arg-type]
-    assert record_answers(Echo(), 8)([asked("x"), asked("y")]) == ["x", "y"]  # type: ignore[arg-type]
-
-
-def test_a_failure_is_not_a_wrong_answer() -> None:
-    with pytest.raises(DataError, match="echo could not answer question 2 of 2: busy"):
-        prompt_answers(Echo("b"), 8)(["a", "b"])  # type: ignore[arg-type]
