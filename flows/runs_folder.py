@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from phases.errors import StorageError
-from phases.storage import explain_os_errors
+from phases.storage import explain_os_errors, flocked
 
 OUT = Path("checkpoints")
 DATABASE = "mlflow.db"
@@ -19,10 +19,9 @@ def hold(path: Path, wait: bool = False) -> Iterator[None]:
     Raises `StorageError` when another process has it and we do not `wait`.
     """
     with contextlib.ExitStack() as stack:
-        with explain_os_errors(path.parent):
-            lock = stack.enter_context(path.open("a+"))
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            with explain_os_errors(path.parent):
+                stack.enter_context(flocked(path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)))
         except BlockingIOError:
             raise StorageError(
                 f"{path.parent}: another forge is writing to it; wait for it, or choose another name with "

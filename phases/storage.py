@@ -6,6 +6,7 @@ refuses (full disk, read-only folder) becomes one `StorageError` line.
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -65,20 +66,36 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file atomically: a reader sees the old bytes or the new ones, never a mixture."""
+@contextlib.contextmanager
+def flocked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock file, made when missing; the system frees it when the process dies, however it dies.
+
+    Raises `OSError`; `BlockingIOError` where another process has it and `how` says not to wait.
+    """
+    with path.open("a+") as lock:
+        fcntl.flock(lock, how)
+        yield
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a text file atomically: a reader sees the old bytes or the new ones, never a mixture. Raises `OSError`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_path(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`replace_text` with its errors in the user's words."""
     with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        fsync_path(path.parent)
+        replace_text(path, text)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from deployment.atlas.storing import VERSION, as_json, from_json, read_json
-from deployment.exclusive import exclusive, replace_file
+from deployment.exclusive import exclusive
 from deployment.model import Model, Quality
 from phases.errors import InputError
+from phases.storage import replace_text
 
 VARIABLE = "FORGE_ATLAS"
 DEFAULT = Path("checkpoints/atlas.json")
@@ -49,7 +50,7 @@ def keep(model: Model, path: Path | None = None) -> Model:
         with exclusive(path):
             kept = [one for one in models(path) if one.name != model.name]
             content = {"version": VERSION, "models": [as_json(one) for one in (*kept, model)]}
-            replace_file(path, json.dumps(content, indent=1))
+            replace_text(path, json.dumps(content, indent=1))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); set {VARIABLE} to another file") from None
     return model

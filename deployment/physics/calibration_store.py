@@ -13,9 +13,10 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deployment.exclusive import exclusive, replace_file
+from deployment.exclusive import exclusive
 from deployment.physics.intervals import Spread
 from phases.errors import InputError
+from phases.storage import replace_text
 
 BETWEEN = {"ttft": 0.42, "tpot": 0.27}
 """Standard deviation of systems' own log factors: of the medians, out of fold, of 29 measured systems."""
@@ -97,7 +98,7 @@ def keep(new: list[Observation], path: Path | None = None) -> None:
         with exclusive(path):
             before = _read(path) if path.exists() else ()
             content = {"observations": [asdict(entry) for entry in (*before, *new)]}
-            replace_file(path, json.dumps(content, indent=1) + "\n")
+            replace_text(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); set {VARIABLE} to another file") from None
 

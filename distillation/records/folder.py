@@ -17,7 +17,7 @@ from pathlib import Path
 from distillation.record import Record
 from phases.errors import DataError
 from phases.json_lines import append_lines
-from phases.storage import explain_os_errors, fsync_path, write_text
+from phases.storage import explain_os_errors, flocked, fsync_path, write_text
 
 FILE = "records.jsonl"
 _KEY = slice(len('{"key":"'), len('{"key":"') + 64)
@@ -104,9 +104,8 @@ def _known_keys(path: Path) -> set[str]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, how: int) -> Iterator[None]:
-    with explain_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
-    with file:
-        fcntl.flock(file, how)
+    with contextlib.ExitStack() as stack:
+        with explain_os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(flocked(folder / ".lock", how))
         yield

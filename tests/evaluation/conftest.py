@@ -87,9 +87,14 @@ def tiny_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
 
 
 def teach(model: Any, steps: int, text: torch.Tensor, items: list[Item], half: float = 0.0) -> Any:
-    """A few AdamW steps on text blocks and on the items' completions; `half` weighs the exit after layer 1."""
+    """A few AdamW steps on text blocks and on the items' completions; `half` weighs the exit after layer 1.
+
+    The rate warms up and falls to nothing and gradients are clipped: at a constant rate the last step may be a spike,
+    and which answers are learned hangs on the processor's rounding.
+    """
     batches = encode_items(byte_tokenizer(), items) if items else []
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 10) * (1 - step / steps))
     for _ in range(steps):
         early, full = exit_hidden_states(model, text[:, :-1], (1, len(model.model.layers)))
         exit_loss = _loss(model, early, text)
@@ -101,7 +106,9 @@ def teach(model: Any, steps: int, text: torch.Tensor, items: list[Item], half: f
             )
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
     return model
 
 
