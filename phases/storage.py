@@ -78,7 +78,7 @@ def flocked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace a text file atomically: a reader sees the old bytes or the new ones, never a mixture. Raises `OSError`."""
+    """Replace a text file atomically: a reader sees the old bytes or the new, never a mixture. Raises `OSError`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
