@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-import configs
 from distillation.curation.config import CurationConfig
 from distillation.money.budget import BudgetConfig
 from distillation.money.money_config import MoneyConfig
@@ -24,8 +23,7 @@ from distillation.validation.gate import GateConfig
 from distillation.validation.readiness import ReadinessWeights
 from flows.parameters import NAME
 from flows.plan_config import PlanConfig
-from flows.settings_file import merged, put_setting, read_yaml
-from phases.errors import ConfigError
+from flows.settings_file import merged, read_settings, section_defaults, shipped
 from phases.strict import StrictModel
 
 
@@ -89,7 +87,7 @@ class ProjectConfig(StrictModel):
         gate = values.get("gate", {})
         if wanted is not None and isinstance(gate, dict):
             values = {**values, "gate": {"ratio": wanted, **gate}}
-        return merged(_defaults(), values)
+        return merged(section_defaults(cls), values)
 
     @property
     def folder(self) -> Path:
@@ -99,7 +97,7 @@ class ProjectConfig(StrictModel):
 
 def templates() -> dict[str, Path]:
     """Shipped templates by name."""
-    return {path.stem: path for path in sorted((Path(configs.__file__).parent / "distill").glob("*.yaml"))}
+    return shipped("distill")
 
 
 def load_project(template: str | None = None, file: Path | None = None, sets: Sequence[str] = ()) -> ProjectConfig:
@@ -107,22 +105,5 @@ def load_project(template: str | None = None, file: Path | None = None, sets: Se
 
     Raises `ConfigError`, one line a mistake.
     """
-    path = file or _template(template or "cost_saver")
-    values = {"template": path.stem, **read_yaml(path)}
-    for setting in sets:
-        put_setting(values, setting)
-    where = str(path) if file else f"template {path.stem}"
-    return ProjectConfig.parse(values, f"{where} with --set" if sets else where)
-
-
-def _template(name: str) -> Path:
-    known = templates()
-    if name not in known:
-        raise ConfigError(f"template '{name}': unknown; choose from {', '.join(known)}, or give a file with --config")
-    return known[name]
-
-
-def _defaults() -> dict[str, Any]:
-    """The defaults of the sections, as settings."""
-    sections = {name: field.default for name, field in ProjectConfig.model_fields.items()}
-    return {name: value.model_dump() for name, value in sections.items() if isinstance(value, StrictModel)}
+    given = read_settings("template", templates(), template or "cost_saver", file, sets, ("template",))
+    return ProjectConfig.parse(given.values, given.where)

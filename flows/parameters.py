@@ -14,19 +14,17 @@ from typing import Any, Literal
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
-import configs
 from evaluation.config import EvaluationConfig
 from flows.approval_config import ApprovalConfig
 from flows.chain import CHAIN, PhaseName, check_order
 from flows.plan_config import PlanConfig
-from flows.settings_file import merged, put_setting, read_yaml
+from flows.settings_file import merged, read_settings, section_defaults, shipped
 from phases.adas.config import AdasConfig
 from phases.baking.config import BakingConfig
 from phases.bitnet.config import BitnetConfig
 from phases.cognate.config import CognateConfig
 from phases.compression.config import CompressionConfig
 from phases.data.config import DataConfig
-from phases.errors import ConfigError
 from phases.evomerge.run import EvomergeConfig
 from phases.forge.config import ForgeTrainingConfig
 from phases.phase import PhaseConfig
@@ -37,6 +35,7 @@ Runner = Literal["threads", "processes", "dask", "ray"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 SEEDED = ("data", "evaluation", *CHAIN)
 """Sections that take the run's seed when they set none of their own."""
+SEED = frozenset({"seed"})
 
 
 def _without_section_seeds(schema: dict[str, Any]) -> None:
@@ -106,7 +105,7 @@ class ForgeConfig(StrictModel):
         if not isinstance(values, dict):
             return values
         seed = values.get("seed")
-        return merged(_defaults(), values if seed is None else {**values, **_seeded(values, seed)})
+        return merged(section_defaults(cls, SEED), values if seed is None else {**values, **_seeded(values, seed)})
 
     def on(self, day: date) -> "ForgeConfig":
         """The config of that day's run: a dated name, once."""
@@ -145,7 +144,7 @@ def _seeded(values: Mapping[str, Any], seed: Any) -> dict[str, Any]:
 
 def profiles() -> dict[str, Path]:
     """Shipped profiles by name."""
-    return {path.stem: path for path in sorted(Path(configs.__file__).parent.glob("*.yaml"))}
+    return shipped()
 
 
 def load_config(profile: str | None = None, file: Path | None = None, sets: Sequence[str] = ()) -> ForgeConfig:
@@ -153,22 +152,5 @@ def load_config(profile: str | None = None, file: Path | None = None, sets: Sequ
 
     Raises `ConfigError`, one line a mistake, for an unknown profile, bad YAML, an unknown key or a wrong value.
     """
-    path = file or _profile(profile or "laptop")
-    values = {"profile": path.stem, "run": path.stem, **read_yaml(path)}
-    for setting in sets:
-        put_setting(values, setting)
-    where = str(path) if file else f"profile {path.stem}"
-    return ForgeConfig.parse(values, f"{where} with --set" if sets else where)
-
-
-def _defaults() -> dict[str, Any]:
-    """The defaults of the sections, as settings, without their seeds: those follow the run's."""
-    sections = {name: field.default for name, field in ForgeConfig.model_fields.items()}
-    return {n: value.model_dump(exclude={"seed"}) for n, value in sections.items() if isinstance(value, StrictModel)}
-
-
-def _profile(name: str) -> Path:
-    known = profiles()
-    if name not in known:
-        raise ConfigError(f"profile '{name}': unknown; choose from {', '.join(known)}, or give a file with --config")
-    return known[name]
+    given = read_settings("profile", profiles(), profile or "laptop", file, sets, ("profile", "run"))
+    return ForgeConfig.parse(given.values, given.where)

@@ -1,13 +1,53 @@
-"""Settings from YAML files and from `key.key=value` on the command line, laid over defaults key by key."""
+"""Settings from YAML files, shipped or one's own, and from `key.key=value` on the command line, over defaults."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import configs
 from phases.errors import ConfigError
 from phases.storage import explain_os_errors
+from phases.strict import StrictModel
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command was given, before it is checked."""
+
+    values: dict[str, Any]
+    where: str
+    """For messages."""
+
+
+def shipped(folder: str = "") -> dict[str, Path]:
+    """Shipped settings by name, from a folder of `configs/`."""
+    return {path.stem: path for path in sorted((Path(configs.__file__).parent / folder).glob("*.yaml"))}
+
+
+def read_settings(
+    kind: str, known: Mapping[str, Path], name: str, file: Path | None, sets: Sequence[str], named: tuple[str, ...]
+) -> Settings:
+    """What a shipped file or one's own holds, with `a.b=c` settings over it; the keys `named` are the file's name.
+
+    Raises `ConfigError` for an unknown name, bad YAML, or a setting that is none.
+    """
+    if file is None and name not in known:
+        raise ConfigError(f"{kind} '{name}': unknown; choose from {', '.join(known)}, or give a file with --config")
+    path = file or known[name]
+    values = {**dict.fromkeys(named, path.stem), **read_yaml(path)}
+    for setting in sets:
+        put_setting(values, setting)
+    where = str(path) if file else f"{kind} {path.stem}"
+    return Settings(values, f"{where} with --set" if sets else where)
+
+
+def section_defaults(model: type[StrictModel], but: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The defaults of a model's sections, as settings, without the keys `but`."""
+    sections = {name: field.default for name, field in model.model_fields.items()}
+    return {n: value.model_dump(exclude=set(but)) for n, value in sections.items() if isinstance(value, StrictModel)}
 
 
 def merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

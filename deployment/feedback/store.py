@@ -10,21 +10,18 @@ becomes one line that says what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployment.feedback.outcome import Outcome
-from phases.errors import InputError, MissingDependency, StorageError
+from phases.database_errors import WAIT_SECONDS, database_url, explain_database_errors, shown
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Table
 
 DEFAULT_FILE = Path("checkpoints/outcomes.sqlite")
-WAIT_SECONDS = 30.0
 
 
 class OutcomeStore:
@@ -32,8 +29,7 @@ class OutcomeStore:
 
     def __init__(self, url: str | Path | None = None) -> None:
         """`url`: of SQLAlchemy, or a file of sqlite's; None: `checkpoints/outcomes.sqlite`."""
-        given = str(DEFAULT_FILE if url is None else url)
-        self.url = given if "://" in given else f"sqlite:///{given}"
+        self.url = database_url(DEFAULT_FILE if url is None else url)
 
     def add(self, *outcomes: Outcome) -> None:
         """Keep them, all or none. Raises StorageError where they cannot be written."""
@@ -41,7 +37,7 @@ class OutcomeStore:
         for row in rows:
             row["observed_at"] = row["observed_at"].isoformat()
         if rows:
-            with self._problems(), self._engine.begin() as connection:
+            with explain_database_errors(self._name), self._engine.begin() as connection:
                 connection.execute(self._table.insert(), rows)
 
     def read(self, system: str | None = None, since: datetime | None = None) -> list[Outcome]:
@@ -49,7 +45,7 @@ class OutcomeStore:
         query = self._table.select().order_by(self._table.c.observed_at, self._table.c.id)
         if system is not None:
             query = query.where(self._table.c.system == system)
-        with self._problems(), self._engine.connect() as connection:
+        with explain_database_errors(self._name), self._engine.connect() as connection:
             rows = [dict(row._mapping) for row in connection.execute(query)]
         outcomes = [Outcome.parse({k: v for k, v in r.items() if k not in ("id", "system")}, self._name) for r in rows]
         return [outcome for outcome in outcomes if since is None or outcome.observed_at >= since]
@@ -59,7 +55,7 @@ class OutcomeStore:
         import sqlalchemy
 
         query = sqlalchemy.select(self._table.c.system).distinct().order_by(self._table.c.system)
-        with self._problems(), self._engine.connect() as connection:
+        with explain_database_errors(self._name), self._engine.connect() as connection:
             return [str(row[0]) for row in connection.execute(query)]
 
     def close(self) -> None:
@@ -68,9 +64,7 @@ class OutcomeStore:
 
     @property
     def _name(self) -> str:
-        import sqlalchemy
-
-        return str(sqlalchemy.make_url(self.url).render_as_string(hide_password=True))
+        return shown(self.url)
 
     @cached_property
     def _table(self) -> Table:
@@ -95,7 +89,7 @@ class OutcomeStore:
     def _engine(self) -> Engine:
         import sqlalchemy
 
-        with self._problems():
+        with explain_database_errors(self._name):
             url = sqlalchemy.make_url(self.url)
             sqlite = url.get_backend_name() == "sqlite"
             if sqlite and url.database not in (None, "", ":memory:"):
@@ -104,31 +98,3 @@ class OutcomeStore:
             with engine.begin() as connection:  # not `create_all`: two processes may be the first at once
                 connection.execute(sqlalchemy.schema.CreateTable(self._table, if_not_exists=True))
         return engine
-
-    @contextmanager
-    def _problems(self) -> Iterator[None]:
-        """What a database says, in the user's words."""
-        import sqlalchemy
-
-        try:
-            yield
-        except ModuleNotFoundError as error:
-            raise MissingDependency(f"{self._name}: its driver is missing; pip install {error.name}") from None
-        except sqlalchemy.exc.ArgumentError:
-            wanted = "give a file, or a URL such as postgresql+psycopg://user@host/name"
-            raise InputError(f"{self.url!r} is no database: {wanted}") from None
-        except sqlalchemy.exc.SQLAlchemyError as error:
-            raise StorageError(f"{self._name}: {_mend(str(getattr(error, 'orig', None) or error))}") from None
-        except OSError as error:
-            raise StorageError(f"{self._name}: {error.strerror or error}") from None
-
-
-def _mend(said: str) -> str:
-    first = said.strip().splitlines()[0]
-    if "not a database" in first or "malformed" in first:
-        return f"{first}; the file is damaged: move it away and a new one is made, or restore it from a copy"
-    if "locked" in first:
-        return f"{first}; another process has kept it for {WAIT_SECONDS:.0f} s: try again"
-    if "no such column" in first or "has no column" in first:
-        return f"{first}; it was made by another version: move it away and a new one is made"
-    return first

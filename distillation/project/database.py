@@ -15,10 +15,10 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.pool import NullPool
 
-from phases.errors import InputError, MissingDependency, StorageError
+from phases.database_errors import WAIT_SECONDS, database_url, explain_database_errors, shown
+from phases.errors import InputError
 
 VERSION = 1
-WAIT_SECONDS = 60.0
 _TABLES = sql.MetaData()
 
 
@@ -92,12 +92,10 @@ class Database:
 
     def __init__(self, url: str | Path) -> None:
         """`url`: of SQLAlchemy, or a file of sqlite's."""
-        given = str(url)
-        self.url = given if "://" in given else f"sqlite:///{given}"
-        self.name = "the URL of the projects' database"
-        with self._problems():
+        self.url = database_url(url)
+        self.name = shown(self.url)
+        with explain_database_errors(self.name):
             parsed = sql.make_url(self.url)
-            self.name = parsed.render_as_string(hide_password=True)
             self._sqlite = parsed.get_backend_name() == "sqlite"
             if self._sqlite:
                 _make_folder(parsed.database)
@@ -107,13 +105,13 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sql.Connection]:
         """A transaction that no other writer is in at the same time (on other servers: lock the project's row)."""
-        with self._problems(), self._engine.begin() as connection:
+        with explain_database_errors(self.name), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[sql.Connection]:
         """A consistent look."""
-        with self._problems(), self._engine.execution_options(reading=True).connect() as connection:
+        with explain_database_errors(self.name), self._engine.execution_options(reading=True).connect() as connection:
             yield connection
 
     def _open(self, url: sql.URL) -> sql.Engine:
@@ -162,37 +160,8 @@ class Database:
             )
         return True
 
-    @contextmanager
-    def _problems(self) -> Iterator[None]:
-        """What a database says, in the user's words."""
-        try:
-            yield
-        except ModuleNotFoundError as error:
-            raise MissingDependency(f"{self.name}: its driver is missing; pip install {error.name}") from None
-        except sql.exc.ArgumentError:
-            raise InputError(
-                f"{self.name} cannot be read: give a file, or a URL such as postgresql+psycopg://user@host/name"
-            ) from None
-        except sql.exc.SQLAlchemyError as error:
-            raise StorageError(f"{self.name}: {_mend(str(getattr(error, 'orig', None) or error))}") from None
-        except OSError as error:
-            raise StorageError(f"{self.name}: {error.strerror or error}; choose another --out") from None
-
 
 def _make_folder(file: str | None) -> None:
     if file in (None, "", ":memory:"):
         raise InputError("projects have to outlive the process: give a file instead of a database in memory")
     Path(str(file)).parent.mkdir(parents=True, exist_ok=True)
-
-
-def _mend(said: str) -> str:
-    first = said.strip().splitlines()[0]
-    if "not a database" in first or "malformed" in first:
-        return f"{first}; the file is damaged: restore it from a copy, or move it away and a new one is made"
-    if "locked" in first:
-        return f"{first}; another process has kept it for {WAIT_SECONDS:.0f} s: try again"
-    if "no such" in first or "has no column" in first:
-        return f"{first}; the file is damaged: restore it from a copy, or move it away and a new one is made"
-    if "unable to open" in first:
-        return f"{first}; it has to be a file in a folder that can be written to"
-    return first

@@ -75,7 +75,7 @@ def test_all_or_none(tmp_path: Path) -> None:
 def test_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
     path = tmp_path / "outcomes.sqlite"
     path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(StorageError, match="damaged: move it away") as seen:
+    with pytest.raises(StorageError, match="damaged: restore it") as seen:
         OutcomeStore(path).read()
     assert "\n" not in str(seen.value) and str(path) in str(seen.value)
 
@@ -94,7 +94,7 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         OutcomeStore(tmp_path / "file/outcomes.sqlite").read()
-    with pytest.raises(InputError, match="no database"):
+    with pytest.raises(InputError, match="give a file, or a URL"):
         OutcomeStore("nonsense://").read()
     with pytest.raises(MissingDependency, match="pip install"):
         OutcomeStore("postgresql+psycopg://user:secret@localhost/db").read()

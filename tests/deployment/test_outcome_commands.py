@@ -55,7 +55,7 @@ def test_what_was_measured_moves_the_next_prediction(here: Path, capsys: pytest.
         ("none.json", SYSTEM, "none.json: no JSON"),
         ("r.json", ["--model", "Qwen/Qwen3-8", "--accelerator", "l40s"], "near it: Qwen/Qwen3-8B"),
         ("r.json", ["--model", "Qwen/Qwen3-8B", "--accelerator", "l40z"], "l40"),
-        ("r.json", [*SYSTEM, "--store", "nonsense://x"], "is no database"),
+        ("r.json", [*SYSTEM, "--store", "nonsense://me:secret@x"], "nonsense://me:***@x: Can't load plugin"),
     ],
 )
 def test_bad_input_keeps_nothing(
