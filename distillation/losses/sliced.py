@@ -2,20 +2,18 @@
 
     loss, nll, apart = sliced_loss(hidden_ND, head_VD, target_N, weight_N, lambda logits_NV, rows: …, 1 - alpha, alpha)
 
-For teachers in memory and losses that have no short gradient of their own; `stored` is the faster one for caches. A
-slice's logits are made, its loss and the gradient by its logits computed at once, and nothing of it is kept but the
-gradients by hidden states and head: there is never a (B, T, V) tensor.
+For teachers in memory and losses that have no short gradient of their own; `stored` is the faster one for caches.
+There is never a (B, T, V) tensor (`phases.training.from_hidden`).
 
 Shapes: N positions, V vocabulary, D width.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.nn import functional
 
-from phases.training.loss import CHUNK
+from phases.training.from_hidden import loss_from_hidden
 
 RowLoss = Callable[[torch.Tensor, slice], torch.Tensor]
 """(n,) nats of the (n, V) logits of some of the positions; the slice says which."""
@@ -34,50 +32,19 @@ def sliced_loss(
 
     Every position counts: leave out those of weight 0 before.
     """
-    result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _SlicedLoss.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, head_VD, target_N, weight_N, row_loss, text, share
-    )
-    return result
+    kind = torch.promote_types(hidden_ND.dtype, torch.float32)
+    nll, apart = (torch.zeros((), dtype=kind, device=hidden_ND.device) for _ in range(2))
 
+    def step(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        weight = weight_N[rows].to(kind)
+        with torch.enable_grad():
+            logits.requires_grad_()
+            own_nll = (weight * functional.cross_entropy(logits, target_N[rows], reduction="none")).sum()
+            own = (weight * row_loss(logits, rows)).sum()
+            loss = text * own_nll + share * own
+            (gradient,) = torch.autograd.grad(loss, logits)
+        nll.add_(own_nll.detach())
+        apart.add_(own.detach())
+        return loss.detach(), gradient
 
-class _SlicedLoss(torch.autograd.Function):
-    """The sums, with their gradients computed at once and scaled in backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_ND: torch.Tensor,
-        head_VD: torch.Tensor,
-        target_N: torch.Tensor,
-        weight_N: torch.Tensor,
-        row_loss: RowLoss,
-        text: float,
-        share: float,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        kind = torch.promote_types(hidden_ND.dtype, torch.float32)
-        head = head_VD.to(hidden_ND.dtype)
-        grad_hidden = torch.empty_like(hidden_ND)
-        grad_head = torch.zeros(head_VD.shape, dtype=kind, device=head_VD.device)
-        nll, apart = (torch.zeros((), dtype=kind, device=hidden_ND.device) for _ in range(2))
-        for start in range(0, len(hidden_ND), CHUNK):
-            rows = slice(start, start + CHUNK)
-            hidden, weight = hidden_ND[rows], weight_N[rows].to(kind)
-            with torch.enable_grad():
-                logits = (hidden.detach() @ head.detach().T).to(kind).requires_grad_()
-                own_nll = (weight * functional.cross_entropy(logits, target_N[rows], reduction="none")).sum()
-                own = (weight * row_loss(logits, rows)).sum()
-                (gradient,) = torch.autograd.grad(text * own_nll + share * own, logits)
-            nll += own_nll.detach()
-            apart += own.detach()
-            gradient = gradient.to(hidden.dtype)
-            grad_hidden[rows] = gradient @ head
-            grad_head += gradient.T @ hidden
-        ctx.save_for_backward(grad_hidden, grad_head.to(head_VD.dtype))
-        ctx.mark_non_differentiable(nll, apart)
-        return text * nll + share * apart, nll, apart
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad_hidden, grad_head = ctx.saved_tensors
-        scale = grads[0]
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_head * scale.to(grad_head.dtype), *[None] * 5
+    return loss_from_hidden(hidden_ND, head_VD, step), nll, apart

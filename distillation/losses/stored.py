@@ -6,18 +6,17 @@
     ghost    D = Σₖ pₖ log(pₖ/qₖ) + r log(r/q_r)       the k likeliest, and one bucket for all others: r = 1 − Σ pₖ
 
 `sampled` covers a renormalised top-k as well (s = p / Σp). At τ = 1 both gradients share one softmax, so a cached step
-costs about what one of cross-entropy does. As in `phases.training.loss` gradients are made with the sum, on a slice of
-positions at a time: no (B, T, V) tensor exists, and positions of weight 0 cost nothing.
+costs about what one of cross-entropy does. No (B, T, V) tensor exists (`phases.training.from_hidden`), and positions
+of weight 0 cost nothing.
 
 Shapes: N positions, V vocabulary, D width, K stored ids a position (padded with share 0).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from phases.training.loss import CHUNK
+from phases.training.from_hidden import loss_from_hidden
 
 TINY = 1e-30
 """Least sum of exponentials, the largest being 1: logarithms stay finite."""
@@ -67,52 +66,18 @@ def stored_loss(
     if len(chosen) < len(weight_N):
         hidden_ND, target_N, weight_N = hidden_ND[chosen], target_N[chosen], weight_N[chosen]
         stored = Stored(stored.ids_NK[chosen], stored.share_NK[chosen], stored.ghost)
-    result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _StoredLoss.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, head_VD, target_N, weight_N, stored, alpha, tau
-    )
-    return result
+    kind = torch.promote_types(hidden_ND.dtype, torch.float32)
+    nll, divergence = (torch.zeros((), dtype=kind, device=hidden_ND.device) for _ in range(2))
 
+    def step(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        weight, part = weight_N[rows, None].to(kind), stored.rows(rows)
+        share_N1 = alpha * part.known_N1.to(kind)
+        nll_N1, apart_N1, gradient = _slice(logits, target_N[rows, None], weight, part, share_N1, tau)
+        nll.add_((weight * nll_N1).sum())
+        divergence.add_((weight * apart_N1).sum())
+        return (weight * ((1 - share_N1) * nll_N1 + share_N1 * apart_N1)).sum(), gradient
 
-class _StoredLoss(torch.autograd.Function):
-    """The sums, with their gradients computed at once and scaled in backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_ND: torch.Tensor,
-        head_VD: torch.Tensor,
-        target_N: torch.Tensor,
-        weight_N: torch.Tensor,
-        stored: Stored,
-        alpha: float,
-        tau: float,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        kind = torch.promote_types(hidden_ND.dtype, torch.float32)
-        head = head_VD.to(hidden_ND.dtype)
-        grad_hidden = torch.empty_like(hidden_ND)
-        grad_head = torch.zeros(head_VD.shape, dtype=kind, device=head_VD.device)
-        loss, nll, divergence = (torch.zeros((), dtype=kind, device=hidden_ND.device) for _ in range(3))
-        for start in range(0, len(hidden_ND), CHUNK):
-            rows = slice(start, start + CHUNK)
-            hidden, weight, part = hidden_ND[rows], weight_N[rows, None].to(kind), stored.rows(rows)
-            logits = (hidden @ head.T).to(kind)
-            share_N1 = alpha * part.known_N1.to(kind)
-            nll_N1, apart_N1, gradient = _slice(logits, target_N[rows, None], weight, part, share_N1, tau)
-            loss += (weight * ((1 - share_N1) * nll_N1 + share_N1 * apart_N1)).sum()
-            nll += (weight * nll_N1).sum()
-            divergence += (weight * apart_N1).sum()
-            gradient = gradient.to(hidden.dtype)
-            grad_hidden[rows] = gradient @ head
-            grad_head += gradient.T @ hidden
-        ctx.save_for_backward(grad_hidden, grad_head.to(head_VD.dtype))
-        ctx.mark_non_differentiable(nll, divergence)
-        return loss, nll, divergence
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad_hidden, grad_head = ctx.saved_tensors
-        scale = grads[0]
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_head * scale.to(grad_head.dtype), *[None] * 5
+    return loss_from_hidden(hidden_ND, head_VD, step), nll, divergence
 
 
 def _slice(

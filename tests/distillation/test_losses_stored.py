@@ -12,7 +12,8 @@ from distillation.losses.divergences import forward_kl, reverse_kl
 from distillation.losses.sliced import sliced_loss
 from distillation.losses.stored import Stored, stored_loss
 from phases.bitnet.distil import distillation_loss
-from phases.training.loss import CHUNK, linear_cross_entropy
+from phases.training.from_hidden import CHUNK
+from phases.training.loss import linear_cross_entropy
 
 
 def problem(rows: int, kind: torch.dtype = torch.float64, vocabulary: int = 30, ids: int = 5) -> dict[str, Any]:

@@ -165,8 +165,7 @@ class Largest(TorchDispatchMode):
 def test_there_are_never_logits_of_all_positions(
     live: bool, source: CachedRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("distillation.losses.stored", "distillation.losses.sliced"):
-        monkeypatch.setattr(f"{module}.CHUNK", 16)
+    monkeypatch.setattr("phases.training.from_hidden.CHUNK", 16)
     batch = source.rows(0, 16)
     batch.weight_BT.fill_(1.0)  # all positions are learnt
     model = make_model()
