@@ -10,7 +10,6 @@ Written by `phases.data.prepare`, read by every phase and by the evaluation. Lay
     items/<split>.jsonl             one `Item` a line, all tasks together
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ import numpy.typing as npt
 
 from phases.checkpoint import load_tokenizer
 from phases.errors import DataError
-from phases.storage import sha256_file, sha256_json
+from phases.sealed_folder import open_sealed, seal_folder
 from phases.tasks.item import Item
 
 Split = Literal["train", "validation", "test"]
@@ -85,28 +84,13 @@ class Dataset:
 
 
 def seal_dataset(path: Path, card: Mapping[str, Any]) -> None:
-    """Write `data.json` over a filled directory: the card, every file's hash, and the digest over both."""
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != CARD)
-    body = {**card, "files": {str(p.relative_to(path)): sha256_file(p) for p in files}}
-    full = {**body, "digest": sha256_json(body)}
-    (path / CARD).write_text(json.dumps(full, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    """Write `data.json` over a filled directory."""
+    seal_folder(path, CARD, card)
 
 
 def open_dataset(path: Path | str) -> Dataset:
     """Verify a data directory. Raises `DataError` that names the missing or altered file."""
     path = Path(path)
-    try:
-        full = json.loads((path / CARD).read_text(encoding="utf-8"))
-        files, digest = full["files"], full["digest"]
-    except FileNotFoundError:
-        raise DataError(f"{path}: not prepared data ({CARD} is missing); prepare it with `forge run`") from None
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path / CARD}: truncated or altered; delete {path} and run again") from None
-    if sha256_json({k: v for k, v in full.items() if k != "digest"}) != digest:
-        raise DataError(f"{path / CARD}: altered; delete {path} and run again")
-    for name, expected in files.items():
-        if not (path / name).is_file():
-            raise DataError(f"{path / name}: missing; delete {path} and run again")
-        if sha256_file(path / name) != expected:
-            raise DataError(f"{path / name}: altered or truncated; delete {path} and run again")
-    return Dataset(path, str(digest), full)
+    missing = f"{path}: not prepared data ({CARD} is missing); prepare it with `forge run`"
+    card = open_sealed(path, CARD, "run again", missing)
+    return Dataset(path, str(card["digest"]), card)

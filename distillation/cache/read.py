@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from distillation.cache.codec import Codec, Integers
+from distillation.training.array_folder import mapped
 from distillation.training.row_file import tokenizer_digest
-from distillation.training.sealed import mapped, unseal
 from phases.errors import ConfigError
+from phases.sealed_folder import open_sealed
 
 CARD = "cache.json"
 
@@ -81,7 +82,7 @@ def read_cache(path: Path, tokenizer: Any) -> Cache:
     Raises `DataError` that names the missing or altered file, and `ConfigError` that names both tokenizers where they
     differ.
     """
-    card = unseal(path, CARD, "write the cache again")
+    card = open_sealed(path, CARD, "write the cache again")
     own = tokenizer_digest(tokenizer)
     if own != card["tokenizer"]:
         raise ConfigError(

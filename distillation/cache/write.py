@@ -29,8 +29,8 @@ from distillation.cache.config import LEAST_MASS, MOST_BYTES, SLACK_BYTES, Cache
 from distillation.cache.draw import slice_rows, summary
 from distillation.cache.read import CARD, Cache, read_cache
 from distillation.cache.storing import fitting_codec, store_row
+from distillation.training.array_folder import HEADER_BYTES, write_arrays
 from distillation.training.row_file import RowFile, tokenizer_digest
-from distillation.training.sealed import HEADER_BYTES, seal
 from phases.architecture import check_head
 from phases.checkpoint import Checkpoint
 from phases.errors import ConfigError, DataError
@@ -88,7 +88,7 @@ def write_cache(
             f"cache.method=renormalised: the {codec.size} likeliest tokens hold {mass:.3f} of the teacher's mass, and "
             f"{LEAST_MASS} is the least (the student would be overconfident); use `sampled`"
         )
-    seal(out, CARD, arrays, card)
+    write_arrays(out, CARD, arrays, card)
     shutil.rmtree(work)
     return read_cache(out, tokenizer)
 

@@ -7,7 +7,7 @@ A teacher that is down costs its answers, not the night: what is there is learnt
 Sealed questions are another matter: without the teacher's answers there is nothing to compare with.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import Field
@@ -17,9 +17,9 @@ from distillation.money.ledger import Ledger
 from distillation.night.data import GIVEN
 from distillation.night.sitting import Answers
 from distillation.record import Record
-from distillation.teachers.collect import collect
+from distillation.teachers.collect import Collected, collect
 from distillation.teachers.store import CaptureStore
-from distillation.teachers.teacher import Ask, Failure, PricedTeacher
+from distillation.teachers.teacher import Ask, PricedTeacher
 from phases.errors import InputError
 from phases.strict import StrictModel
 
@@ -83,22 +83,15 @@ def complete(
             left = left if sample == 0 else [i for i in left if filled[i].reference]
             if not left or told.stopped:
                 break
-            asks = [
-                Ask(
-                    records[i].messages, config.max_tokens, config.temperature, seed=sample if config.temperature else 0
-                )
-                for i in left
-            ]
+            seed = sample if config.temperature else 0
+            asks = [Ask(records[i].messages, config.max_tokens, config.temperature, seed=seed) for i in left]
             found = collect(teachers[identity], asks, store, budget=budget, ledger=ledger, progress=progress)
-            told.add(found.asked, found.from_store, found.usd, found.stopped)
-            for place, answer in found.answers.items():
-                record, last = filled[left[place]], sample + 1 == config.samples
-                if answer.finish != "stop":
-                    told.cut_off += 1
-                elif last or not record.reference or right(record, answer.text):
-                    filled[left[place]] = replace(record, completion=answer.text, teacher=teachers[identity].name)
-            if sample == 0:
-                told.fail(found.failures.values())
+            told.add(found, failures=sample == 0)
+            last = sample + 1 == config.samples
+            for place, text in found.finished().items():
+                record = filled[left[place]]
+                if last or not record.reference or right(record, text):
+                    filled[left[place]] = replace(record, completion=text, teacher=teachers[identity].name)
     filled = [_corrected(record, right) for record in filled]
     return told.result([record for record in filled if record.completion])
 
@@ -120,13 +113,12 @@ class _Told:
         self.stopped = ""
         self.failed: dict[str, int] = {}
 
-    def add(self, asked: int, from_store: int, usd: float | None, stopped: str) -> None:
-        self.asked, self.from_store = self.asked + asked, self.from_store + from_store
-        self.usd = None if self.usd is None or usd is None else self.usd + usd
-        self.stopped = self.stopped or stopped
-
-    def fail(self, failures: Iterable[Failure]) -> None:
-        for failure in failures:
+    def add(self, found: Collected, failures: bool) -> None:
+        self.asked, self.from_store = self.asked + found.asked, self.from_store + found.from_store
+        self.usd = None if self.usd is None or found.usd is None else self.usd + found.usd
+        self.stopped = self.stopped or found.stopped
+        self.cut_off += len(found.answers) - len(found.finished())
+        for failure in found.failures.values() if failures else ():
             self.failed[failure.reason] = self.failed.get(failure.reason, 0) + 1
 
     def result(self, records: list[Record]) -> Filled:

@@ -44,6 +44,10 @@ class Collected:
     stopped: str
     """Why some were not asked; empty: all were."""
 
+    def finished(self) -> dict[int, str]:
+        """Texts that were not cut off, by the question's index."""
+        return {i: answer.text for i, answer in self.answers.items() if answer.finish == "stop"}
+
 
 def collect(
     teacher: PricedTeacher,

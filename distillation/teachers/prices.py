@@ -1,6 +1,6 @@
 """What a provider charges for a token: the price list of `genai-prices`, or a price of the user's own.
 
-    price = required_price("gpt-4o-mini", provider="openai")
+    price = find_price("gpt-4o-mini", provider="openai")
     price.usd(prompt_tokens=1200, cached_tokens=1000, completion_tokens=80)
 
 The list is the one in the installed package: it is never downloaded, and its version stands in every price. A price
@@ -17,7 +17,6 @@ from typing import Any
 
 from pydantic import Field
 
-from phases.errors import InputError
 from phases.strict import StrictModel
 
 PACKAGE = "genai-prices"
@@ -90,15 +89,6 @@ class OwnPrice(StrictModel):
         dollars = (self.usd_per_million_in, cached, self.usd_per_million_out)
         rates = Rates(*(Decimal(repr(value)) / _MILLION for value in dollars))
         return Price(model, "", rates, (), None, "config", self.date)
-
-
-def required_price(model: str, provider: str = "", on: date | None = None) -> Price:
-    """The list price. Raises InputError where the list has none."""
-    price = find_price(model, provider, on=on)
-    if price is None:
-        at = f" at {provider}" if provider else ""
-        raise InputError(f"no price of {model}{at} in {PACKAGE} {version(PACKAGE)}; give it as `price` in the config")
-    return price
 
 
 def find_price(model: str, provider: str = "", address: str = "", on: date | None = None) -> Price | None:

@@ -116,11 +116,6 @@ class CaptureStore:
             more = {"capture": key, "captured": _iso(captured), "finish": said["finish"]}
             yield Record(messages, said["text"], source="capture", teacher=name, licence=licence, more=more)
 
-    def dates(self) -> dict[str, datetime]:
-        """When each was captured, by its key (`more["capture"]` of its record)."""
-        rows = self._db.execute("SELECT key, captured FROM answers ORDER BY captured, key")
-        return {key: datetime.fromtimestamp(captured, UTC) for key, captured in rows}
-
     def delete_before(self, moment: datetime) -> int:
         """Remove what was captured before, from the file's bytes too; how many."""
         limit = moment.timestamp()

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distillation.training.sealed import mapped, seal, unseal
+from distillation.training.array_folder import mapped, write_arrays
+from phases.sealed_folder import open_sealed
 from phases.storage import sha256_json
 
 CARD = "rows.json"
@@ -67,11 +68,11 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 def write_rows(out: Path, arrays: Mapping[str, npt.NDArray[Any]], card: Mapping[str, Any]) -> RowFile:
     """Write rows atomically: `arrays` by name, and the card over them."""
-    seal(out, CARD, arrays, card)
+    write_arrays(out, CARD, arrays, card)
     return open_rows(out)
 
 
 def open_rows(path: Path) -> RowFile:
     """Verify rows on the disk. Raises `DataError` that names the missing or altered file."""
-    card = unseal(path, CARD, "pack the records again")
+    card = open_sealed(path, CARD, "pack the records again")
     return RowFile(path, str(card["digest"]), card)

@@ -153,7 +153,7 @@ def test_an_interrupted_cache_ends_in_the_same_bytes(
 
 def test_parts_of_something_else_are_not_taken(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = store("right", seed=2).digest
-    monkeypatch.setattr(write, "seal", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(write, "write_arrays", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         store("other", seed=1)
     monkeypatch.undo()
