@@ -10,6 +10,7 @@ forge models validate benchmarks.csv --json
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,9 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def number(text: str) -> float:
     """`40B`, `1.5M`, `7e9`. Raises ArgumentTypeError for what is none."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)([KMBT]?)", text.strip(), re.IGNORECASE)
-    if not found:
+    value = float(found[1]) * _SUFFIXES[found[2].upper()] if found else math.inf
+    if math.isinf(value):
         raise argparse.ArgumentTypeError(f"{text!r} is no number such as 40B or 131072")
-    return float(found[1]) * _SUFFIXES[found[2].upper()]
+    return value
 
 
 def models(arguments: argparse.Namespace) -> int:

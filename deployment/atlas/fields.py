@@ -23,6 +23,10 @@ _HARMLESS = re.compile(
 )
 
 
+MOST, MOST_LAYERS = 10**12, 10_000
+"""What a config may count at most. Layers are listed one by one, so that a billion of them would take hours."""
+
+
 class Fields:
     """A config with its name; each access checks the type and remembers that the field was read."""
 
@@ -52,6 +56,9 @@ class Fields:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise self.refuse(key, f"= {value!r} is not a whole number of 0 or more")
+        most = MOST_LAYERS if key.endswith("_layers") else MOST
+        if value > most:
+            raise self.refuse(key, f"is more than {most:,}: no model has so many")
         return value
 
     def positive(self, key: str, default: int | None = None) -> int:

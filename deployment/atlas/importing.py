@@ -3,8 +3,9 @@
     python -m deployment.atlas.importing FOLDER [FOLDER …] [--out deployment/atlas/models.json]
 
 A folder holds files `org--name_config.json`, or folders `org--name/config.json`. What is not in a config (licence,
-tasks, published quality with its source) comes from `cards.json`; models that the catalogue has and the folders do not
-stay as they are, with the card as it is now. Nothing is fetched. A config that the physics does not know is named and
+tasks, published quality with its source) comes from `cards.json`, and the context where the figures are a table's that
+has another one than the model's card; models that the catalogue has and the folders do not stay as they are, with the
+card as it is now. Nothing is fetched. A config that the physics does not know is named and
 left out, and the exit code is then 2.
 """
 
@@ -20,7 +21,8 @@ from deployment.atlas.catalogue import FILE
 from deployment.atlas.reading import read_file
 from deployment.atlas.storing import VERSION, as_json, from_json, read_json
 from deployment.model import Model, Quality
-from phases.errors import InputError
+from phases.errors import ForgeError, InputError
+from phases.storage import write_text
 
 CARDS = Path(__file__).with_name("cards.json")
 
@@ -42,6 +44,7 @@ def with_card(model: Model, cards: Mapping[str, Mapping[str, Any]]) -> Model:
     origin = cards.get(str(card.get("like")), {})
     return replace(
         model,
+        context=card.get("context", model.context),
         licence=card.get("licence", origin.get("licence", "unknown")),
         tasks=tuple(card.get("tasks", origin.get("tasks", ()))),
         quality=tuple(Quality(**one) for one in card.get("quality", ())),
@@ -54,8 +57,10 @@ def catalogued(folders: list[Path], existing: Path | None) -> tuple[list[Model],
     cards: dict[str, Any] = read_json(CARDS)["models"]  # type: ignore[assignment]
     made: dict[str, Model] = {}
     if existing is not None and existing.exists():
-        listed: Any = read_json(existing)["models"]
-        made = {data["name"]: from_json(data, str(existing)) for data in listed}
+        listed = read_json(existing).get("models")
+        if not isinstance(listed, list):
+            raise InputError(f"{existing}: holds no models; name a new file or a catalogue with --out")
+        made = {one.name: one for one in (from_json(data, str(existing)) for data in listed)}
     refused = []
     for folder in folders:
         for name, path in configs(folder).items():
@@ -67,14 +72,18 @@ def catalogued(folders: list[Path], existing: Path | None) -> tuple[list[Model],
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read the folders and write the catalogue."""
+    """Read the folders and write the catalogue, whole or not at all."""
     parser = argparse.ArgumentParser(prog="python -m deployment.atlas.importing", description="Make the catalogue.")
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of config.json files")
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="the catalogue (default: the shipped)")
     parsed = parser.parse_args(arguments)
-    models, refused = catalogued(parsed.folders, parsed.out)
-    lines = ",\n".join(json.dumps(as_json(model), separators=(", ", ": ")) for model in models)
-    parsed.out.write_text(f'{{"version": {VERSION}, "models": [\n{lines}\n]}}\n', encoding="utf-8")
+    try:
+        models, refused = catalogued(parsed.folders, parsed.out)
+        lines = ",\n".join(json.dumps(as_json(model), separators=(", ", ": ")) for model in models)
+        write_text(parsed.out, f'{{"version": {VERSION}, "models": [\n{lines}\n]}}\n')
+    except ForgeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     for line in refused:
         print(line, file=sys.stderr)
     print(f"{parsed.out}: {len(models)} models" + (f"; {len(refused)} left out" if refused else ""))

@@ -4,6 +4,7 @@ A field that has its default is left out, so that a file of a hundred models sta
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -13,8 +14,17 @@ from deployment.model import LayerGroup, Model, Quality
 from phases.errors import InputError
 
 VERSION = 1
+_INTEGER, _NUMBER = (int,), (int, float)
+_NONE = type(None)
+_KINDS: dict[object, tuple[type, ...]] = {
+    int: _INTEGER, float: _NUMBER, int | None: (*_INTEGER, _NONE), float | None: (*_NUMBER, _NONE), bool: (bool,),
+}  # fmt: skip
+"""What JSON holds for each type of a field; what is not here is text or made of such objects."""
 _DEFAULTS: dict[type, dict[str, Any]] = {
     kind: {f.name: f.default for f in fields(kind) if f.default is not MISSING} for kind in (LayerGroup, Model, Quality)
+}
+_TYPES: dict[type, dict[str, tuple[type, ...]]] = {
+    kind: {f.name: _KINDS.get(f.type, (str, list, tuple)) for f in fields(kind)} for kind in _DEFAULTS
 }
 
 
@@ -32,14 +42,24 @@ def from_json(data: Mapping[str, Any], where: str = "the catalogue") -> Model:
     """The model that `as_json` wrote. Raises InputError when the data is of another form."""
     try:
         given = dict(data)
-        given["layers"] = tuple(LayerGroup(**group) for group in given["layers"])
+        given["layers"] = tuple(LayerGroup(**_sound(LayerGroup, group)) for group in given["layers"])
         given["tasks"] = tuple(given.get("tasks", ()))
-        given["quality"] = tuple(Quality(**one) for one in given.get("quality", ()))
-        return Model(**given)
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{where}: {data.get('name', 'a model')!r} is not in the form of version {VERSION}: {error}"
-        ) from None
+        given["quality"] = tuple(Quality(**_sound(Quality, one)) for one in given.get("quality", ()))
+        return Model(**_sound(Model, given))
+    except (KeyError, TypeError, ValueError) as error:
+        name = data.get("name", "a model") if isinstance(data, Mapping) else data
+        raise InputError(f"{where}: {name!r} is not in the form of version {VERSION}: {error}") from None
+
+
+def _sound(kind: type, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The data as they are. Raises TypeError or ValueError for a value that no such field has."""
+    types = _TYPES[kind]
+    for key, value in data.items():
+        if key in types and not isinstance(value, types[key]):
+            raise TypeError(f"{key} = {value!r}")
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise ValueError(f"{key} = {value!r}")
+    return data
 
 
 def _told(value: Model | LayerGroup | Quality) -> dict[str, Any]:
@@ -57,6 +77,8 @@ def read_json(path: Path) -> dict[str, object]:
         raise InputError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply for a file of settings") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: broken JSON in line {error.lineno}, column {error.colno}: {error.msg}") from None
     if not isinstance(content, dict):

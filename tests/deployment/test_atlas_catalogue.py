@@ -13,6 +13,7 @@ import pytest
 from deployment.atlas import catalogue, importing, own
 from deployment.atlas.storing import as_json, from_json
 from phases.errors import InputError
+from tests.deployment.goldens_contexts import CONTEXTS
 
 CONTENT: dict[str, Any] = json.loads(catalogue.FILE.read_text())
 SCHEMA = json.loads(catalogue.FILE.with_name("models.schema.json").read_text())
@@ -109,6 +110,35 @@ def test_importing_the_real_configs_gives_the_shipped_models(shared: Path, tmp_p
     shipped = {data["name"]: data for data in CONTENT["models"]}
     assert len(made) == 86
     assert made == {name: shipped[name] for name in made}
+
+
+def test_contexts_are_what_a_server_admits_by_itself(shared: Path) -> None:
+    """Models whose config is not among the 86: against a table that was written apart from the catalogue."""
+    told = {name: context for context, names in CONTEXTS.items() for name in names.split()}
+    read = set(importing.configs(shared / "model-configs"))
+    assert {model.name: model.context for model in catalogue.shipped() if model.name not in read} == told
+
+
+def test_a_card_corrects_a_context(tmp_path: Path) -> None:
+    """Figures from a table that has the context with YaRN: importing them again does not bring it back."""
+    config = {
+        "model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 128,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 131072,
+    }  # fmt: skip
+    (tmp_path / "Qwen--Qwen2.5-7B-Instruct_config.json").write_text(json.dumps(config))
+    (model,), refused = importing.catalogued([tmp_path], None)
+    assert (model.context, refused) == (32768, [])
+
+
+@pytest.mark.parametrize("existing", ['{"models": []}', "{}", '{"models": [1]}', '{"models": 3}'])
+def test_importing_says_in_one_line_what_it_cannot_do(existing: str, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out.json"
+    out.write_text(existing)
+    (tmp_path / "me--mine_config.json").write_text("{}")
+    folder = tmp_path / "none" if existing == '{"models": []}' else tmp_path
+    assert importing.main([str(folder), "--out", str(out)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert out.read_text() == existing
 
 
 def test_importing_names_what_it_leaves_out_and_keeps_what_was_there(tmp_path: Path, capsys: Any) -> None:

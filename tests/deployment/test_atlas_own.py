@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deployment.atlas import catalogue, own
+from deployment.atlas.storing import as_json
 from deployment.model import Quality
 from deployment.physics.weights import checkpoint_bytes
 from phases.errors import InputError
@@ -126,6 +127,32 @@ def test_a_broken_atlas_is_named_and_not_overwritten(tmp_path: Path, file: Path)
     file.write_text('{"version": 1, "models": [{"name": "x", "colour": "red"}]}')
     with pytest.raises(InputError, match="'x' is not in the form"):
         catalogue.models()
+
+
+@pytest.mark.parametrize("change", [{"count": "a"}, {"count": -1}, {"mixer_bits": "8"}, {"kv_heads": 2.5}])
+def test_a_value_that_no_model_has_is_named(change: dict[str, Any], file: Path) -> None:
+    data = as_json(catalogue.model("Qwen/Qwen3-8B"))
+    data["layers"] = [{**data["layers"][0], **change}]
+    file.parent.mkdir()
+    for models in ([data], [1]):
+        file.write_text(json.dumps({"version": 1, "models": models}))
+        with pytest.raises(InputError, match="is not in the form of version 1"):
+            catalogue.models()
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 10**9}, {"vocab_size": 10**30}])
+def test_a_config_beyond_all_measure_is_refused_at_once(change: dict[str, int], tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**CONFIG, **change}))
+    with pytest.raises(InputError, match=f"{next(iter(change))} is more than"):
+        own.add(str(path), name="me/mine")
+
+
+def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="nested too deeply"):
+        own.add(str(path), name="me/mine")
 
 
 def test_nothing_is_left_half_written(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def test_numbers(text: str, value: float) -> None:
     assert number(text) == value
 
 
-@pytest.mark.parametrize("text", ["many", "-3", "", "4 GB"])
+@pytest.mark.parametrize("text", ["many", "-3", "", "4 GB", "1e400"])
 def test_no_numbers(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is no number such as 40B"):
         number(text)
