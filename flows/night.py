@@ -8,11 +8,12 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from distillation.money.ledger import Kind
 from distillation.night.accounting import Account, Sized, book, take_account
 from distillation.night.asking import answers_of
+from distillation.night.conversations import conversation_criteria
 from distillation.night.faculty import Config, Faculty, open_faculty
 from distillation.night.judgement import decide
 from distillation.night.schooling import Plan, Schooled, Schooling
@@ -137,6 +138,11 @@ class Night:
                     seed=self.config.seed,
                 )
             faculty.forget()
+            if run is not None and faculty.checkpoint is not None:
+                spoken = conversation_criteria(
+                    made.student, faculty.checkpoint, run.data, self.config.exam.conversations
+                )
+                exam = replace(exam, criteria=(*exam.criteria, *spoken))
             here = [made.student] if faculty.checkpoint is None else [made.student, faculty.checkpoint]
             student, teacher = [*self._sized(here), Sized(None, None, None)][:2]
         book(ledger, self.config.money, self.seconds, self.workshop.number)

@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distillation.record import Record
 from distillation.training.baseline import NAME, Answers, baseline_lesson
+from distillation.training.beside_records import Shares, beside_records
 from distillation.training.data_size import DataSize, DataSizeConfig, Values, learning_curve
 from distillation.training.held_out import HeldOut, compare
 from distillation.training.learner import open_learner
-from distillation.training.rows import TextRows, from_dataset, pack_records
+from distillation.training.rows import TextRows, pack_records
 from distillation.training.search import Found, search
 from distillation.training.search_space import SearchConfig
 from distillation.training.strategies import Lesson, Tutor, prepare
@@ -59,12 +60,20 @@ class DistilConfig(StrictModel):
     """Share of rows of the data set's own streams, where there is a data set: what it could do before should stay."""
     mix: Mix = Mix(text=1.0)
     """Shares of the streams among those rows."""
+    conversations: float = Field(0.25, ge=0, lt=1)
+    """Share of rows of its own conversations, where the first teacher is an agent of the forge: tools and manners."""
     baseline: Answers = "answers"
     """What the control is fine-tuned on: the very rows of the student, or the references where they are known."""
     search: SearchConfig | None = None
     """Search for rates and shares first; empty: they are as they are given."""
     data_size: DataSizeConfig | None = None
     """Draw a learning curve over the number of records; empty: none."""
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> "DistilConfig":
+        if self.text + self.conversations >= 1:
+            raise ValueError(f"text {self.text:g} and conversations {self.conversations:g} leave no rows for records")
+        return self
 
 
 @dataclass(frozen=True)
@@ -172,13 +181,13 @@ class _Night:
 
     @cached_property
     def text(self) -> TextRows | None:
-        """Rows of the data set's streams: their share of all rows."""
-        share = self.config.text
-        if self.data is None or not share:
+        """Rows of the data set's streams and of an agent's conversations: their shares of all rows."""
+        if self.data is None:
             return None
-        counted = pack_records(self.records, self.tokenizer, self.block_tokens, self.work / "rows.counted")
-        count = max(1, round(len(counted) * share / (1 - share)))
-        return from_dataset(self.data, self.config.mix.model_dump(), count, self.seed)
+        counted = len(pack_records(self.records, self.tokenizer, self.block_tokens, self.work / "rows.counted"))
+        shares = Shares(self.config.text, self.config.conversations, self.config.mix.model_dump())
+        teacher = self.tutors[0].checkpoint if self.tutors else None
+        return beside_records(self.data, teacher, counted, shares, self.block_tokens, self.seed)
 
     def lesson(self, strategy: Strategy, records: Sequence[Record] | None = None, name: str = "lesson") -> Lesson:
         """All records, or some, as the strategy wants them."""

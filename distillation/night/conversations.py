@@ -1,0 +1,50 @@
+"""An agent's conversations in the examination: student and teacher talk, each by its own design, and tools run.
+
+    criteria = conversation_criteria(student, teacher, data, 48)
+
+The conversations are those of the test split that the agent's own phases were judged by (`phases.adas.trials`). One
+is right when every turn came out as it should: the right call, the right result in the reply, the fact that was told.
+Small talk is graded by the persona's traits that show. A teacher that is no agent has none.
+"""
+
+import numpy as np
+
+from distillation.training.beside_records import is_agent
+from distillation.validation.gate import Criterion
+from evaluation.adas_measures import Player
+from phases.adas.playing import CountingMinds
+from phases.adas.trials import ITEMS, LEFT_OUT, first, open_course
+from phases.agent.library import read_library
+from phases.agent.settings import read_settings
+from phases.checkpoint import Checkpoint
+from phases.dataset import Dataset
+
+PERSONA = "persona"
+BATCH = 64
+
+
+def conversation_criteria(student: Checkpoint, teacher: Checkpoint, data: Dataset, most: int) -> list[Criterion]:
+    """At most `most` conversations of each kind: those with a right answer, and the persona's manner.
+
+    What the teacher cannot do at all, no student can keep: it is no criterion.
+    """
+    if not most or not is_agent(teacher):
+        return []
+    with open_course(teacher, data, ("test",), most) as course:
+        every = course.trials["test"]
+        kinds = tuple(kind for kind in every if kind not in {*ITEMS, LEFT_OUT})
+        trials = first(every, kinds, most)
+        ours, theirs = (_player(one).play(course, trials, BATCH).right for one in (student, teacher))
+    able = [kind for kind in kinds if theirs[kind].any()]
+    spoken = [kind for kind in able if kind != PERSONA]
+    criteria = []
+    if spoken:
+        student_N, teacher_N = (np.concatenate([values[kind] for kind in spoken]) for values in (ours, theirs))
+        criteria.append(Criterion("conversations", student_N, teacher_N))
+    if PERSONA in able:
+        criteria.append(Criterion("manner", ours[PERSONA], theirs[PERSONA], kind="graded"))
+    return criteria
+
+
+def _player(agent: Checkpoint) -> Player:
+    return Player(CountingMinds(agent), read_settings(agent.path), read_library(agent.path))
