@@ -15,7 +15,8 @@ class Accelerator:
     bandwidth: float
     """Bytes per second of its memory."""
     flops: dict[str, float]
-    """Dense tensor FLOP/s by precision: `bf16`, `fp8`, `int8`, `fp4`; one that is absent is not supported."""
+    """Dense tensor FLOP/s by precision: `bf16`, `fp8`, `int8`, `fp4`; one that is absent is not supported. `fp16`
+    stands only where there is no `bf16`."""
     link_bandwidth: float
     """Bytes per second and direction to a neighbour in the node (NVLink, xGMI, or PCIe where there is no other)."""
     network_bandwidth: float
@@ -24,6 +25,13 @@ class Accelerator:
     """Accelerators that the fast link joins (8 in an HGX node, 72 in a GB200 rack, 1: PCIe only)."""
     power_watts: float
     source: str
+    compute_capability: float | None = None
+    """NVIDIA's, or of AMD the first digits of its gfx name, as ROCm tells it; None: it has none."""
+
+    @property
+    def half(self) -> str:
+        """Key of `flops` for 16 bits."""
+        return "fp16" if "fp16" in self.flops else "bf16"
 
 
 @dataclass(frozen=True, slots=True)

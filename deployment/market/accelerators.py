@@ -70,6 +70,7 @@ def _read(row: dict[str, Any]) -> Accelerator:
         link_domain=row["link_domain"],
         power_watts=row["power_watts"] or 0.0,
         source=f"{row['source']}; {_KNOWN_BY[row['memory_known_by']]}",
+        compute_capability=row["compute_capability"],
     )
 
 

@@ -1,6 +1,6 @@
-"""In which format the layers are multiplied: that of the weights where the tensor cores know it, else bf16.
+"""In which format the layers are multiplied: that of the weights where the tensor cores know it, else 16 bits.
 
-Weights of 4 bits on an accelerator without fp4 (AWQ, GPTQ, MXFP4 on a Hopper) are unpacked to bf16 on the way, which
+Weights of 4 bits on an accelerator without fp4 (AWQ, GPTQ, MXFP4 on a Hopper) are unpacked to 16 bits on the way, which
 saves reading and nothing else (Frantar et al. 2024, MARLIN, arXiv 2408.11743).
 """
 
@@ -31,17 +31,17 @@ def weight_format(model: Model, serving: Serving) -> str:
 def compute_format(model: Model, accelerator: Accelerator, serving: Serving) -> str:
     """Key of `Accelerator.flops`."""
     wanted = {"nvfp4": "fp4", "mxfp4": "fp4", "int4": "bf16"}.get(kept := weight_format(model, serving), kept)
-    return wanted if wanted in accelerator.flops else "bf16"
+    return wanted if wanted in accelerator.flops else accelerator.half
 
 
 def unpacked(model: Model, accelerator: Accelerator, serving: Serving) -> bool:
     """Whether weights are narrower than what they are multiplied in."""
     kept, used = weight_format(model, serving), compute_format(model, accelerator, serving)
-    return used == "bf16" and kept != "bf16"
+    return used == accelerator.half and kept != "bf16"
 
 
 def peak_flops(accelerator: Accelerator, name: str) -> float:
-    """Dense FLOP/s; raises InputError where the accelerator has no figure even for bf16."""
+    """Dense FLOP/s; raises InputError where the accelerator has no figure even for 16 bits."""
     if name not in accelerator.flops:
         raise InputError(f"{accelerator.name}: its {name} FLOP/s are not known, so no time can be given")
     return accelerator.flops[name]

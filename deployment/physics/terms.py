@@ -83,7 +83,7 @@ def work(model: Model, accelerator: Accelerator, serving: Serving, prompt: float
         _counts(model, serving, prompt, output),
         bandwidth=accelerator.bandwidth,
         peak=peak_flops(accelerator, compute_format(model, accelerator, serving)),
-        peak_bf16=peak_flops(accelerator, "bf16"),
+        peak_bf16=peak_flops(accelerator, accelerator.half),
         link=accelerator.network_bandwidth if crosses else accelerator.link_bandwidth,
         crosses=float(crosses),
     )

@@ -1,4 +1,4 @@
-"""Hard gates that need no latency: what a model or a system must be before anything is estimated.
+"""Hard gates that need no latency: what a model must be before anything is estimated (hardware: `hardware_gates.py`).
 
 Each returns the first constraint that fails with its numbers, or nothing. They come before the score, because a score
 adds up what does not trade: no cheap price makes up for a licence that forbids the use.
@@ -6,28 +6,14 @@ adds up what does not trade: no cheap price makes up for a licence that forbids 
 
 from collections.abc import Iterable
 
-from deployment.hardware import Accelerator
 from deployment.model import Model, Quality
 from deployment.physics.weights import layer_bits
 from deployment.planning.candidate import Constraint, Rejection, Shown
-from deployment.planning.fleet import Subject
 from deployment.planning.request import Request
 from deployment.planning.score import OWN, PERMISSIVE
 from deployment.planning.traffic import Workload
 from deployment.serving import Precision
 
-VENDORS: dict[str, frozenset[str]] = {
-    "vllm": frozenset({"nvidia", "amd"}),
-    "sglang": frozenset({"nvidia", "amd"}),
-    "trtllm": frozenset({"nvidia"}),
-    "tgi": frozenset({"nvidia", "amd"}),
-    "llama.cpp": frozenset({"nvidia", "amd", "intel"}),
-    "forge": frozenset(),
-}
-"""Whose accelerators an engine itself runs on (its installation guide). Others come by plugins that know some models
-only and have no measured point in the fit, so they are not recommended; `forge serve` runs on CPUs alone."""
-UNITS = {"fp8": "fp8", "int8": "int8"}
-"""Precisions that a 16-bit checkpoint is served in only where the accelerator computes in them."""
 VOCABULARY_PADDING = 64
 """Engines pad the vocabulary to a multiple of this before they divide it (vLLM's `vocab_parallel_embedding.py`)."""
 
@@ -76,18 +62,6 @@ def precisions(model: Model, request: Request) -> tuple[list[Precision], list[Re
             words = "it is published quantised; only 16-bit checkpoints can be quantised again"
             rejected.append(Rejection(name, model.name, "", "precision", round(bits, 2), 16.0, "bits a weight", words))
     return kept, rejected
-
-
-def engine_gate(subject: Subject, accelerator: Accelerator) -> Rejection | None:
-    """Whether the engine runs on the accelerator, and whether that computes in the precision."""
-    serving = subject.serving
-    if accelerator.vendor.lower() not in VENDORS[serving.engine]:
-        vendors = ", ".join(sorted(VENDORS[serving.engine])) or "CPUs alone"
-        return subject.reject("engine", accelerator.vendor, vendors, "", "hardware that the engine runs on")
-    unit = UNITS.get(serving.precision)
-    if unit and unit not in accelerator.flops:
-        return subject.reject("precision", serving.precision, ", ".join(accelerator.flops), "", "what it computes in")
-    return None
 
 
 def undivided(model: Model, tp: int) -> tuple[str, float] | None:

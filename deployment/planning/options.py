@@ -15,7 +15,8 @@ from deployment.planning.candidate import Rejection
 from deployment.planning.catalogue import Catalogue
 from deployment.planning.fleet import Latencies, Subject, cheapest_of, instances_for
 from deployment.planning.floors import Demand, Overhead, demand, overhead, replicas_floor, tpot_floor, ttft_floor
-from deployment.planning.gates import engine_gate, model_gate, precisions, undivided
+from deployment.planning.gates import model_gate, precisions, undivided
+from deployment.planning.hardware_gates import engine_gate
 from deployment.planning.request import Request
 from deployment.planning.traffic import Workload
 from deployment.serving import Precision, Serving
@@ -80,7 +81,7 @@ def _option(
 ) -> Option | Rejection:
     """One system through the gates that depend on the accelerator."""
     subject = Subject(model.name, accelerator.name, serving)
-    failed = engine_gate(subject, accelerator)
+    failed = engine_gate(subject, model, accelerator)
     if failed:
         return failed
     if asked.weights > accelerator.memory_bytes:

@@ -126,6 +126,8 @@ def _notes(fleet: Fleet, offer: Offer, number: int) -> tuple[str, ...]:
         notes.append("one replica: while it restarts, nothing answers")
     if offer.spot:
         notes.append("spot: the instance can be taken away at any time")
+    if fleet.accelerator and fleet.accelerator.half == "fp16":
+        notes.append(f"in fp16: the {fleet.accelerator.name} has no bf16, and the engine turns the weights as it loads")
     if fleet.serving.precision not in ("stored", "bf16"):
         notes.append(f"{fleet.serving.precision}: the published scores are of the checkpoint as published; measure it")
     return tuple(notes)

@@ -9,7 +9,7 @@ from deployment.model import LayerGroup, Model, Quality
 from deployment.planning.candidate import Rejection
 from deployment.planning.fleet import Latencies, Subject
 from deployment.planning.floors import demand, replicas_floor, tpot_floor, ttft_floor
-from deployment.planning.gates import engine_gate, model_gate, precisions, undivided
+from deployment.planning.gates import model_gate, precisions, undivided
 from deployment.planning.nearest import kinds, nearest
 from deployment.planning.request import Request
 from deployment.serving import Serving
@@ -72,19 +72,6 @@ def test_only_16_bit_checkpoints_are_quantised_again():
     kept, rejected = precisions(replace(MODEL, stored_bits=4.5), request)
     assert kept == ["stored"]
     assert [r.constraint for r in rejected] == ["precision", "precision"]
-
-
-def test_engine_and_precision_need_the_hardware():
-    def gate(card, **serving):
-        failed = engine_gate(Subject("m", "card", Serving(**serving)), card)
-        return failed.constraint if failed else None
-
-    old, amd = replace(CARD, flops={"bf16": 1e12}), replace(CARD, vendor="AMD")
-    assert gate(CARD, precision="fp8") is None
-    assert gate(old, precision="fp8") == "precision"
-    assert gate(old, precision="int4") is None, "weights alone are int4"
-    assert gate(amd, engine="trtllm") == "engine"
-    assert gate(CARD, engine="forge") == "engine"
 
 
 def test_floors_by_hand():
