@@ -115,9 +115,9 @@ class Database:
             yield connection
 
     def _open(self, url: sql.URL) -> sql.Engine:
+        # No pool: connections may not cross a fork, and a night needs few.
         if not self._sqlite:
-            return sql.create_engine(url)
-        # No pool: connections may not cross a fork, and opening a file costs nothing.
+            return sql.create_engine(url, poolclass=NullPool)
         engine = sql.create_engine(url, poolclass=NullPool, connect_args={"timeout": WAIT_SECONDS})
 
         @sql.event.listens_for(engine, "connect")

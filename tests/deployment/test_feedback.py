@@ -97,12 +97,12 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give a file, or a URL"):
         OutcomeStore("nonsense://").read()
     with pytest.raises(MissingDependency, match="pip install"):
-        OutcomeStore("postgresql+psycopg://user:secret@localhost/db").read()
+        OutcomeStore("postgresql+pg8000://user:secret@localhost/db").read()
 
 
 def test_password_is_not_shown() -> None:
     with pytest.raises(MissingDependency) as seen:
-        OutcomeStore("postgresql+psycopg://user:secret@localhost/db").read()
+        OutcomeStore("postgresql+pg8000://user:secret@localhost/db").read()
     assert "secret" not in str(seen.value)
 
 

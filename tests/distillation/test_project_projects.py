@@ -184,8 +184,8 @@ def test_urls_that_lead_nowhere_are_one_line(url: str, said: str) -> None:
 
 
 def test_a_missing_driver_is_named_without_the_password() -> None:
-    with pytest.raises(MissingDependency, match="pip install psycopg") as caught:
-        open_projects("postgresql+psycopg://me:secret@host/db")
+    with pytest.raises(MissingDependency, match="pip install pg8000") as caught:
+        open_projects("postgresql+pg8000://me:secret@host/db")
     assert "secret" not in str(caught.value)
 
 
