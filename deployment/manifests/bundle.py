@@ -1,4 +1,4 @@
-"""All manifests of a plan in a folder, the same bytes for the same plan, and none half written.
+"""All manifests of a plan: which files there are, the same bytes for the same plan.
 
     from deployment.manifests.bundle import write
     write(recommendation, Path("plan"))
@@ -7,16 +7,14 @@
     plan/kubernetes/{serving,hpa,keda,service-monitor,adapter-values}.yaml
     plan/kserve/{inference-service,llm-inference-service}.yaml  plan/helm/values.yaml  plan/grafana/dashboard.json
 
-What cannot carry a plan out (docker compose over two machines) is left out, and the recommendation says why.
+What cannot carry a plan out (docker compose over two machines) is left out, and the recommendation says why. How the
+folder is written, and what in it is never touched, is `folder.py`'s.
 """
 
 import dataclasses
 import json
 import math
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,29 +27,30 @@ from deployment.manifests.autoscaling import (
 )
 from deployment.manifests.commands import arguments, load_test, shell
 from deployment.manifests.compose import compose
+from deployment.manifests.folder import FILES, PLAN, replace_files
 from deployment.manifests.grafana import dashboard
 from deployment.manifests.helm import helm_values
-from deployment.manifests.kserve import inference_service, llm_inference_service
+from deployment.manifests.kserve import inference_service, llm_inference_service, volume_steps
 from deployment.manifests.kubernetes import serving_objects
 from deployment.manifests.plan import Plan, make_plan
 from deployment.manifests.written import written
 from deployment.planning.candidate import Candidate, Recommendation
 from deployment.planning.exporting import recommendation_data
 from deployment.simulator.timing import make_timing
-from phases.errors import InputError, StorageError
+from phases.errors import InputError
 
 SERVING = "kubernetes/serving.yaml"
 """What `forge deploy FOLDER` applies."""
+_INFERENCE_SERVICE = "kserve/inference-service.yaml"
 
 
 def write(subject: Recommendation | Candidate, folder: Path, *, checkpoint: str | None = None) -> list[Path]:
-    """Write everything to `folder`, replacing what an earlier call wrote; the files, sorted.
+    """Write everything to `folder`, replacing what an earlier call wrote and nothing else; the files, sorted.
 
     Raises `InputError`: nothing was chosen, or no manifest can carry the plan out; `StorageError`: the folder holds
     something else, or cannot be written.
     """
-    contents = texts(subject, checkpoint=checkpoint)
-    return _replace(folder, contents)
+    return replace_files(folder, texts(subject, checkpoint=checkpoint))
 
 
 def texts(subject: Recommendation | Candidate, *, checkpoint: str | None = None) -> dict[str, str]:
@@ -62,14 +61,17 @@ def texts(subject: Recommendation | Candidate, *, checkpoint: str | None = None)
         raise InputError("nothing meets all constraints, so there is nothing to deploy; relax the nearest miss")
     plan = make_plan(chosen, checkpoint=checkpoint)
     made, omitted = _manifests(plan)
-    made["plan.json"] = exported(plan, recommendation)
+    if _INFERENCE_SERVICE in made:
+        plan = dataclasses.replace(plan, steps=(*plan.steps, *volume_steps(plan)))
     made["recommendation.md"] = written(plan, recommendation, omitted)
+    made[PLAN] = exported(plan, recommendation, sorted((*made, PLAN)))
     return dict(sorted(made.items()))
 
 
-def exported(plan: Plan, recommendation: Recommendation | None = None) -> str:
-    """The plan, the best candidates and why others were rejected, as JSON."""
+def exported(plan: Plan, recommendation: Recommendation | None, files: Sequence[str]) -> str:
+    """The plan, the best candidates and why others were rejected, as JSON; `files` are all that go with it."""
     facts = {
+        FILES: files,
         "name": plan.name,
         "image": plan.image,
         "checkpoint": plan.checkpoint,
@@ -98,7 +100,7 @@ def _finite(value: Any) -> Any:
 def _manifests(plan: Plan) -> tuple[dict[str, str], list[str]]:
     """The files, and which were left out, with the reason."""
     made, omitted = {SERVING: _yaml(*serving_objects(plan)), "load-test.sh": _script(load_test(plan))}, []
-    for name, make in _FILES.items():
+    for name, make in _MAKERS.items():
         if name.startswith("kubernetes/") and name != "kubernetes/service-monitor.yaml" and not scalable(plan):
             omitted.append(f"`{name}`: replicas over several instances, or without metrics, are not scaled by it")
             continue
@@ -144,7 +146,7 @@ def _dumper() -> Any:
     return Plain
 
 
-_FILES: dict[str, Callable[[Plan], str]] = {
+_MAKERS: dict[str, Callable[[Plan], str]] = {
     "vllm.sh": _engine("vllm"),
     "tgi.sh": _engine("tgi"),
     "compose.yaml": lambda plan: _yaml(compose(plan)),
@@ -152,49 +154,8 @@ _FILES: dict[str, Callable[[Plan], str]] = {
     "kubernetes/keda.yaml": lambda plan: _yaml(scaled_object(plan)),
     "kubernetes/adapter-values.yaml": lambda plan: _yaml(adapter_rule(plan)),
     "kubernetes/service-monitor.yaml": lambda plan: _yaml(service_monitor(plan)),
-    "kserve/inference-service.yaml": lambda plan: _yaml(inference_service(plan)),
+    _INFERENCE_SERVICE: lambda plan: _yaml(inference_service(plan)),
     "kserve/llm-inference-service.yaml": lambda plan: _yaml(llm_inference_service(plan)),
     "helm/values.yaml": lambda plan: _yaml(helm_values(plan)),
     "grafana/dashboard.json": lambda plan: json.dumps(dashboard(plan), indent=2) + "\n",
 }
-
-
-def _replace(folder: Path, contents: Mapping[str, str]) -> list[Path]:
-    """Write beside, then swap: a reader sees the old files or the new ones."""
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / "plan.json").is_file())):
-        raise StorageError(f"{folder}: holds something else than a plan; give a new folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            _fill(new, contents)
-            _swap(new, folder)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: {error.strerror}; give a folder that can be written") from None
-    return [folder / name for name in sorted(contents)]
-
-
-def _fill(folder: Path, contents: Mapping[str, str]) -> None:
-    folder.chmod(0o755)
-    for name, text in contents.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        path.chmod(0o755 if name.endswith(".sh") else 0o644)
-
-
-def _swap(new: Path, folder: Path) -> None:
-    """Two renames; what was there before is put back where the second fails."""
-    if not folder.exists():
-        os.replace(new, folder)
-        return
-    old = new.with_name(f"{new.name}.old")
-    os.replace(folder, old)
-    try:
-        os.replace(new, folder)
-    except OSError:
-        os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -8,7 +8,16 @@ The chart has fields for some of the engine's settings; the rest goes by `extraA
 from typing import Any
 
 from deployment.manifests.commands import numeric_flags, parallel_flags
-from deployment.manifests.kubernetes import LOAD_SECONDS, SHARED_MEMORY, environment, mounts, pod, resources
+from deployment.manifests.kubernetes import (
+    LOAD_SECONDS,
+    SHARED_MEMORY,
+    STRATEGY,
+    environment,
+    mounts,
+    placement,
+    resources,
+    volumes,
+)
 from deployment.manifests.plan import PORT, Plan
 from phases.errors import InputError
 
@@ -37,7 +46,7 @@ def helm_values(plan: Plan) -> Values:
         "modelSpec": [_model(plan)],
         "startupProbe": {**probe, "initialDelaySeconds": 15, "failureThreshold": LOAD_SECONDS // 10},
         "livenessProbe": {**probe, "initialDelaySeconds": 15, "failureThreshold": 3},
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+        "strategy": STRATEGY,
         "serviceMonitor": {"enabled": True, "interval": "15s"},
         "runtimeClassName": "",  # the chart's own default, `nvidia`, is not there on every cluster
     }
@@ -57,13 +66,13 @@ def _model(plan: Plan) -> Values:
         "shmSize": SHARED_MEMORY,
         "env": [one for one in environment() if one["name"] == "HF_TOKEN"],
         "vllmConfig": _config(plan),
-        "tolerations": pod(plan, {})["tolerations"],
+        "tolerations": placement(plan)["tolerations"],
     }
-    if selector := pod(plan, {}).get("nodeSelector"):
+    if selector := placement(plan).get("nodeSelector"):
         terms = [{"key": key, "operator": "In", "values": [value]} for key, value in selector.items()]
         made["nodeSelectorTerms"] = [{"matchExpressions": terms}]
     if plan.mounted:
-        volume = [one for one in pod(plan, {})["volumes"] if one["name"] == "models"]
+        volume = [one for one in volumes(plan) if one["name"] == "models"]
         made |= {"extraVolumes": volume, "extraVolumeMounts": mounts(plan)[-1:]}
     return made
 

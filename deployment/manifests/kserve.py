@@ -7,19 +7,23 @@ cluster changes them; over several instances KServe wants its Hugging Face runti
 (kserve.github.io, multi-node inference). An LLMInferenceService names the model and the parallelism; its template
 passes on the tensor size alone, so everything else goes by `VLLM_ADDITIONAL_ARGS`, which the template's shell reads:
 its words are quoted here.
+
+KServe gives a container without limits those of its ConfigMap, 1 CPU and 2 GiB (or its runtime's own), under which no
+engine loads and which the requests exceed: limits of CPU and memory stand in every container.
 """
 
 import shlex
-from pathlib import PurePosixPath
 from typing import Any
 
 from deployment.manifests.commands import numeric_flags, parallel_flags
-from deployment.manifests.kubernetes import container, environment, metadata, pod, resources
-from deployment.manifests.plan import Plan, label
+from deployment.manifests.kubernetes import STRATEGY, container, environment, metadata, placement, pod, resources
+from deployment.manifests.plan import Plan
 from phases.errors import InputError
 
 Manifest = dict[str, Any]
 LLM_VERSION = "serving.kserve.io/v1alpha2"
+CPUS_UNKNOWN, GIB_UNKNOWN = 8, 64
+"""Limits for each accelerator where the offer does not say what the instance has: what clouds give at least."""
 
 
 def inference_service(plan: Plan) -> Manifest:
@@ -36,13 +40,22 @@ def inference_service(plan: Plan) -> Manifest:
 
 def _predictor(plan: Plan) -> Manifest:
     """One container of our own."""
-    one = {**container(plan), "name": "kserve-container"}
+    one = {**container(plan), "name": "kserve-container", "resources": limited(plan)}
     # KServe finds the server by the first port; its name has to say the protocol.
     one["ports"] = [{**one["ports"][0], "name": "http1", "protocol": "TCP"}]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         one[probe] = {**one[probe], "httpGet": {**one[probe]["httpGet"], "port": one["ports"][0]["containerPort"]}}
     replicas = plan.candidate.replicas
-    return {"minReplicas": replicas, "maxReplicas": replicas, **pod(plan, one)}
+    return {"minReplicas": replicas, "maxReplicas": replicas, "deploymentStrategy": STRATEGY, **pod(plan, one)}
+
+
+def limited(plan: Plan) -> Manifest:
+    """`resources` with limits of CPU and memory: what is asked for, or what is usual where the offer says nothing."""
+    asked = resources(plan)
+    count = max(1, plan.accelerators_per_node)
+    usual = {"cpu": str(CPUS_UNKNOWN * count), "memory": f"{GIB_UNKNOWN * count}Gi"}
+    own = {name: asked["requests"].get(name, size) for name, size in usual.items()}
+    return {"requests": asked["requests"], "limits": {**own, **asked.get("limits", {})}}
 
 
 def _multi_node(plan: Plan) -> Manifest:
@@ -50,33 +63,51 @@ def _multi_node(plan: Plan) -> Manifest:
     serving = plan.candidate.serving
     if plan.runtime != "vllm" or serving.dp > 1:
         raise InputError("an InferenceService over several instances has tensor and pipeline parallelism of vLLM alone")
+    _on_nvidia(plan, "an InferenceService over several instances")
     model = {
         "modelFormat": {"name": "huggingface"},
         "runtime": "kserve-huggingfaceserver-multinode",
         "storageUri": _volume(plan),
         "args": numeric_flags(plan),
-        "resources": resources(plan),
+        "resources": limited(plan),
     }
     worker = {
         "tensorParallelSize": serving.tp,
         "pipelineParallelSize": serving.pp,
-        "containers": [{"name": "worker-container", "resources": resources(plan)}],
+        "containers": [{"name": "worker-container", "resources": limited(plan)}],
+        **placement(plan),
     }
-    replicas = plan.candidate.replicas
-    return {"minReplicas": replicas, "maxReplicas": replicas, "model": model, "workerSpec": worker}
+    replicas = {"minReplicas": plan.candidate.replicas, "maxReplicas": plan.candidate.replicas}
+    return {**replicas, "model": model, "workerSpec": worker, **placement(plan)}
+
+
+def volume_steps(plan: Plan) -> tuple[str, ...]:
+    """What a hub's model needs before KServe spans instances with it: there it loads from a shared volume alone."""
+    if plan.nodes == 1 or plan.mounted:
+        return ()
+    here = f"put {plan.checkpoint} into the folder {plan.folder} of the volume claim {plan.claim}"
+    return (f"for `kserve/inference-service.yaml` alone: {here}",)
+
+
+def _on_nvidia(plan: Plan, what: str) -> None:
+    """Raise `InputError` where KServe's own image, which is CUDA's, would run on other accelerators."""
+    if plan.resource != "nvidia.com/gpu":
+        raise InputError(f"{what} runs KServe's own image, which is for NVIDIA; use the plain Kubernetes objects")
 
 
 def llm_inference_service(plan: Plan) -> Manifest:
     """For vLLM, with KServe's gateway and its scheduler, which sends a request to where its prefix is cached.
 
-    Raises `InputError` for other engines, and for pipelines over instances: KServe ships no configuration for them.
+    Raises `InputError` for other engines, other accelerators than NVIDIA's, and for pipelines over instances: KServe
+    ships no configuration for them.
     """
     serving = plan.candidate.serving
     if plan.runtime != "vllm":
         raise InputError(f"an LLMInferenceService runs vLLM, not {plan.runtime}")
+    _on_nvidia(plan, "an LLMInferenceService")
     if plan.nodes > 1 and (serving.dp == 1 or serving.dp % plan.nodes):
         raise InputError("an LLMInferenceService spans instances by data parallelism alone; use the StatefulSet")
-    template = {"containers": [_main(plan)]}
+    template = {"containers": [_main(plan)], **placement(plan)}
     spec: Manifest = {
         "model": {"uri": _uri(plan), "name": plan.served_name},
         "replicas": plan.candidate.replicas,
@@ -85,7 +116,7 @@ def llm_inference_service(plan: Plan) -> Manifest:
         "template": template,
     }
     if plan.nodes > 1:
-        spec["worker"] = {"containers": [_main(plan)]}
+        spec["worker"] = {"containers": [_main(plan)], **placement(plan)}
     return {"apiVersion": LLM_VERSION, "kind": "LLMInferenceService", "metadata": metadata(plan), "spec": spec}
 
 
@@ -96,7 +127,7 @@ def _uri(plan: Plan) -> str:
 
 def _volume(plan: Plan) -> str:
     """The checkpoint's folder on the plan's volume claim."""
-    return f"pvc://{plan.claim}/{label(PurePosixPath(plan.checkpoint).name)}"
+    return f"pvc://{plan.claim}/{plan.folder}"
 
 
 def _parallelism(plan: Plan) -> Manifest:
@@ -116,7 +147,7 @@ def _main(plan: Plan) -> Manifest:
         flags = [*_without_tensor(parallel_flags(plan)), *flags]
     added = [{"name": "VLLM_ADDITIONAL_ARGS", "value": shlex.join(flags)}] if flags else []
     token = [one for one in environment() if one["name"] == "HF_TOKEN"]
-    return {"name": "main", "env": [*added, *token], "resources": resources(plan)}
+    return {"name": "main", "env": [*added, *token], "resources": limited(plan)}
 
 
 def _without_tensor(flags: list[str]) -> list[str]:

@@ -20,7 +20,15 @@ LOAD_SECONDS = 3600
 """A checkpoint may take so long to download and load before the pod counts as failed."""
 HEADROOM = 0.8
 """Share of an instance's CPUs and memory that its pods ask for: the node's own services need the rest."""
+STRATEGY = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+"""Of a changed Deployment: no surge, it would need accelerators that nobody pays for."""
 _GIB = 2**30
+_SPOT = {
+    "gcp": ("cloud.google.com/gke-spot", "true"),
+    "azure": ("kubernetes.azure.com/scalesetpriority", "spot"),
+    "aws": ("eks.amazonaws.com/capacityType", "SPOT"),
+}
+"""What the clouds' own node pools of spot instances are labelled with; GKE and AKS taint them with the same."""
 _RANK = "NODE_RANK"
 # The pod's own number is the rank; every other pod than the first computes and answers nothing.
 _RANKED = 'if [ "$NODE_RANK" = 0 ]; then exec "$@" --node-rank 0; fi; exec "$@" --node-rank "$NODE_RANK" --headless'
@@ -46,11 +54,10 @@ def metadata(plan: Plan, name: str | None = None) -> Manifest:
 
 def deployment(plan: Plan) -> Manifest:
     """All replicas, each one pod."""
-    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
     spec = {
         "replicas": plan.candidate.replicas,
         "progressDeadlineSeconds": LOAD_SECONDS,
-        "strategy": strategy,  # no surge: it would need accelerators that nobody pays for
+        "strategy": STRATEGY,
         "selector": {"matchLabels": plan.labels},
         "template": {"metadata": {"labels": plan.labels}, "spec": pod(plan, container(plan))},
     }
@@ -89,12 +96,24 @@ def _peers(plan: Plan, name: str) -> Manifest:
 def pod(plan: Plan, one: Manifest) -> Manifest:
     """A pod's spec: where it may run, and its volumes."""
     made: Manifest = {"automountServiceAccountToken": False, "containers": [one], "volumes": volumes(plan)}
+    return {**made, **placement(plan)}
+
+
+def placement(plan: Plan) -> Manifest:
+    """The nodes that a pod may run on: the planned instance, with its taints of accelerators and of spot."""
+    offer = plan.candidate.offer
+    tolerations, selector = [], {}
     if plan.resource:
-        made["tolerations"] = [{"key": plan.resource, "operator": "Exists", "effect": "NoSchedule"}]
-    if plan.candidate.offer.cloud in ("aws", "azure", "gcp"):
+        tolerations.append({"key": plan.resource, "operator": "Exists", "effect": "NoSchedule"})
+    if offer.cloud in ("aws", "azure", "gcp"):
         # On another instance the figures of the plan would not hold; the clouds' own controllers set this label.
-        made["nodeSelector"] = {"node.kubernetes.io/instance-type": plan.candidate.offer.instance}
-    return made
+        selector["node.kubernetes.io/instance-type"] = offer.instance
+    if offer.spot and offer.cloud in _SPOT:
+        key, value = _SPOT[offer.cloud]
+        selector[key] = value
+        tolerations.append({"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"})
+    made: Manifest = {"tolerations": tolerations} if tolerations else {}
+    return {**made, "nodeSelector": selector} if selector else made
 
 
 def volumes(plan: Plan) -> list[Manifest]:
@@ -112,7 +131,9 @@ def container(plan: Plan) -> Manifest:
     """The engine's container, of a replica on one instance."""
     command, *rest = arguments(plan)
     # TGI's image has a start script of its own around the launcher.
-    start = {"command": [command]} if plan.runtime != "tgi" else {}
+    start: Manifest = {"command": [command]} if plan.runtime != "tgi" else {}
+    if plan.runtime == "forge":
+        start["imagePullPolicy"] = "IfNotPresent"  # built by the user, perhaps in no registry at all
     return {
         "name": "engine",
         "image": plan.image,

@@ -11,9 +11,11 @@ without an image, a replica that does not divide over its instances, a precision
 import hashlib
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from deployment.atlas.catalogue import shipped
+from deployment.model import Model
 from deployment.planning.candidate import Candidate
 from deployment.serving import Precision
 from phases.errors import InputError
@@ -29,6 +31,8 @@ VLLM_VERSION = "0.22.0"
 """Of the image where the plan names none; the memory model's facts end there (`deployment/physics/engines.py`)."""
 TGI_VERSION = "3.3.5"
 """The newest in TGI's README; the project is in maintenance since."""
+FORGE_IMAGE = "agent-forge:0.1.0"
+"""Of a forge's agent, as the repository's Dockerfile names it; there is no published one."""
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu"}
 _RUNTIME_QUANTISED: tuple[Precision, ...] = ("fp8",)
@@ -67,6 +71,12 @@ class Plan:
         return f"{self.name}-model"
 
     @property
+    def folder(self) -> str:
+        """The checkpoint's folder on that volume, also where a hub's model has to be put there."""
+        path = PurePosixPath(self.checkpoint)
+        return path.name if self.mounted else label(path.name)
+
+    @property
     def served_name(self) -> str:
         """What clients put in `model`: the hub id, or the last part of a path."""
         return PurePosixPath(self.checkpoint).name if self.mounted else self.checkpoint
@@ -92,19 +102,22 @@ def label(text: str, length: int = NAME_LENGTH) -> str:
 
 
 def make_plan(candidate: Candidate, *, checkpoint: str | None = None, name: str | None = None) -> Plan:
-    """The plan of a candidate. `checkpoint` is what to load instead of the model's own (hub id or path).
+    """The plan of a candidate. `checkpoint` is what to load instead of the model's own: a hub id, or a path.
 
-    Raises `InputError` where no manifest could carry it out.
+    What looks like both and is a folder here is a path. Raises `InputError` where no manifest could carry it out.
     """
     runtime = _runtime(candidate)
     nodes, per_node = _shape(candidate)
     source, steps = _source(candidate, checkpoint)
     quantise = checkpoint is None and _quantises(candidate)
-    made = label(name or candidate.model.name)
+    made, image = label(name or candidate.model.name), _image(candidate, runtime)
     resource = _resource(candidate, runtime)
-    return Plan(
-        candidate, runtime, made, source, _image(candidate, runtime), nodes, per_node, resource, quantise, steps
-    )
+    if runtime == "forge":
+        build = (
+            f"build the image in the forge's repository (`docker build --tag {image} .`), and push or load it to where"
+        )
+        steps = (f"{build} the containers start from", *steps)
+    return Plan(candidate, runtime, made, source, image, nodes, per_node, resource, quantise, steps)
 
 
 def _runtime(candidate: Candidate) -> Runtime:
@@ -161,10 +174,22 @@ def _source(candidate: Candidate, checkpoint: str | None) -> tuple[str, tuple[st
         path = f"{MODELS}/{label(given)}-{precision}"
         bits = f"{candidate.model.stored_bits:g}"
         return path, (f"write {given}, published at {bits} bits a weight, as {precision} to {path} on the volume",)
-    if _HUB.fullmatch(given):
+    if (_is_hub_id(checkpoint) if checkpoint else _published(candidate.model)) and _HUB.fullmatch(given):
         return given, ()
     path = f"{MODELS}/{label(PurePosixPath(given).name)}"
     return path, (f"put the checkpoint {given} at {path} on the volume",)
+
+
+def _is_hub_id(checkpoint: str) -> bool:
+    return bool(_HUB.fullmatch(checkpoint)) and not Path(checkpoint).exists()
+
+
+def _published(model: Model) -> bool:
+    """The atlas knows the model from the hub: shipped with it, or added by its hub id.
+
+    A name alone proves nothing: `runs/student` is a folder here, and may be a stranger's repository there.
+    """
+    return model.source.startswith("huggingface.co/") or model in shipped()
 
 
 def _differs(stored_bits: float, precision: Precision) -> bool:
@@ -183,4 +208,4 @@ def _image(candidate: Candidate, runtime: Runtime) -> str:
         return f"vllm/vllm-openai{'-rocm' if amd else ''}:v{version or VLLM_VERSION}"
     if runtime == "tgi":
         return f"ghcr.io/huggingface/text-generation-inference:{version or TGI_VERSION}{'-rocm' if amd else ''}"
-    return "agent-forge:latest"  # built from the repository's Dockerfile; there is no published one
+    return FORGE_IMAGE

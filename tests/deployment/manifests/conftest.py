@@ -22,6 +22,7 @@ MODEL = Model(
     context=40_960,
     embedding_parameters=1_555_824_640,
     licence="apache-2.0",
+    source="huggingface.co/Qwen/Qwen3-32B",
 )
 H100 = Accelerator(
     "h100-sxm", "NVIDIA", int(79.19 * GIB), 3.35e12, {"bf16": 9.9e14, "fp8": 1.98e15}, 4.5e11, 5e10, 8, 700, "datasheet"
@@ -96,6 +97,6 @@ def plan(request: pytest.FixtureRequest) -> Plan:
 @pytest.fixture
 def agent(make: Make) -> Candidate:
     """A forge's agent on CPUs."""
-    model = replace(MODEL, name="checkpoints/laptop/adas", family="titans_mag")
+    model = replace(MODEL, name="checkpoints/laptop/adas", family="titans_mag", source="report.json")
     offer = replace(OFFER, instance="c7i.xlarge", accelerator="cpu", count=0, vcpus=4, memory_bytes=8 * GIB)
     return make(model=model, accelerator=None, offer=offer)

@@ -15,7 +15,7 @@ from deployment.manifests import bundle
 from deployment.manifests.autoscaling import METRICS, adapter_rule, horizontal_autoscaler, query, scaled_object
 from deployment.manifests.compose import compose
 from deployment.manifests.grafana import dashboard
-from deployment.manifests.plan import Plan, make_plan
+from deployment.manifests.plan import FORGE_IMAGE, Plan, make_plan
 from deployment.planning.candidate import Recommendation
 from deployment.serving import Load
 from phases.errors import InputError, StorageError
@@ -36,10 +36,38 @@ def test_all_files_and_the_same_twice(make: Any, tmp_path: Path) -> None:
     written = bundle.write(make("tensor"), tmp_path / "plan")
     first = files(tmp_path / "plan")
     assert set(first) == FILES and len(written) == len(FILES)
-    (tmp_path / "plan/stale.yaml").write_text("old")
     bundle.write(make("tensor"), tmp_path / "plan")
     assert files(tmp_path / "plan") == first
     assert os.listdir(tmp_path) == ["plan"], "nothing is left beside it"
+
+
+def test_only_what_an_earlier_plan_wrote_is_replaced(make: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "plan"
+    bundle.write(make("two nodes"), folder)
+    assert "helm/values.yaml" not in files(folder)
+    bundle.write(make("tensor"), folder)
+    (folder / "models/student").mkdir(parents=True)
+    mine = {"models/student/model.safetensors": b"weights", "measured.json": b"{}", "helm/mine.yaml": b"a: 1"}
+    for name, content in mine.items():
+        (folder / name).write_bytes(content)
+    bundle.write(make("two nodes"), folder)
+    after = files(folder)
+    assert {name: after.get(name) for name in mine} == mine
+    assert "helm/values.yaml" not in after and set(after) == set(bundle.texts(make("two nodes"))) | set(mine)
+    (folder / "compose.yaml").write_text("services: {}")  # the user's: this plan wrote none
+    with pytest.raises(StorageError, match=r"compose\.yaml: no plan wrote it.*move it away"):
+        bundle.write(make("tensor"), folder)
+    assert files(folder) == after | {"compose.yaml": b"services: {}"}
+
+
+def test_a_plan_names_no_file_outside_of_its_folder(make: Any, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("mine")
+    (tmp_path / "plan").mkdir()
+    (tmp_path / "plan/plan.json").write_text(
+        json.dumps({"files": ["../outside", "plan.json", str(tmp_path / "outside")]})
+    )
+    bundle.write(make(), tmp_path / "plan")
+    assert (tmp_path / "outside").read_text() == "mine"
 
 
 def test_scripts_run_and_are_shell(make: Any, tmp_path: Path) -> None:
@@ -66,7 +94,7 @@ def test_a_failure_half_way_leaves_the_old_plan(make: Any, tmp_path: Path, monke
     before, real = files(tmp_path / "plan"), os.replace
 
     def failing(source: Any, target: Any) -> None:
-        if Path(target).name == "plan" and not str(source).endswith(".old"):
+        if Path(target) == tmp_path / "plan/recommendation.md" and "old" not in Path(source).parts:
             raise OSError(28, "No space left on device")
         real(source, target)
 
@@ -92,6 +120,10 @@ def test_an_agent_on_cpus(agent: Any) -> None:
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     assert container["command"] + container["args"][:2] == ["forge", "serve", "/models/adas"]
     assert container["resources"] == {"requests": {"cpu": "3", "memory": "6Gi"}}
+    assert (container["image"], container["imagePullPolicy"]) == (FORGE_IMAGE, "IfNotPresent")
+    assert f"`docker build --tag {FORGE_IMAGE} .`" in texts["recommendation.md"]
+    dockerfile = Path(__file__).parents[3] / "Dockerfile"
+    assert f"docker build --tag {FORGE_IMAGE} ." in dockerfile.read_text()
     assert "put the checkpoint checkpoints/laptop/adas at /models/adas" in texts["recommendation.md"].lower()
 
 

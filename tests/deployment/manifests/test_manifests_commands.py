@@ -3,12 +3,14 @@
 import json
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployment.atlas import catalogue
 from deployment.manifests.commands import arguments, load_test, multi_node_flags, shell
 from deployment.manifests.kubernetes import serving_objects
 from deployment.manifests.plan import VLLM_VERSION, Plan, label, make_plan
@@ -92,6 +94,30 @@ def test_a_precision_of_its_own_needs_a_checkpoint_first(make: Any) -> None:
     assert "as int4 to /models/qwen-qwen3-32b-int4" in plan.steps[0]
     given = make_plan(make("int4"), checkpoint="Qwen/Qwen3-32B-AWQ")
     assert (given.checkpoint, given.steps) == ("Qwen/Qwen3-32B-AWQ", ())
+
+
+@pytest.mark.parametrize("name", ["runs/student", "mymodel", "Qwen/Qwen3-8B"])
+def test_own_models_are_never_downloaded(make: Any, name: str) -> None:
+    """A name that the hub could have too is a stranger's repository there."""
+    plan = make_plan(make(model=replace(make().model, name=name, source="its config.json")))
+    assert plan.mounted and plan.checkpoint == f"/models/{label(name.rsplit('/', 1)[-1])}"
+    assert f"put the checkpoint {name} at {plan.checkpoint}" in plan.steps[0]
+
+
+def test_models_that_the_atlas_knows_from_the_hub_are_downloaded(make: Any) -> None:
+    shipped = catalogue.shipped()[0]
+    assert make_plan(make(model=shipped)).checkpoint == shipped.name
+    added = replace(make().model, name="a/b", source="huggingface.co/a/b")
+    assert make_plan(make(model=added)).checkpoint == "a/b"
+
+
+def test_a_given_checkpoint_that_is_a_folder_here_is_mounted(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert make_plan(make(), checkpoint="runs/student").checkpoint == "runs/student"
+    (tmp_path / "runs/student").mkdir(parents=True)
+    assert make_plan(make(), checkpoint="runs/student").checkpoint == "/models/student"
 
 
 def test_image_is_of_the_version_whose_memory_is_known(make: Any) -> None:

@@ -1,17 +1,20 @@
 """Every manifest of every shape against the real schemas, and the schemas' own strictness."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deployment.cluster.builtin import is_builtin, problems
+from deployment.manifests import bundle
 from deployment.manifests.autoscaling import horizontal_autoscaler, scalable
 from deployment.manifests.helm import helm_values
 from deployment.manifests.kserve import inference_service, llm_inference_service
-from deployment.manifests.kubernetes import serving_objects
-from deployment.manifests.plan import Plan
+from deployment.manifests.kubernetes import placement, serving_objects
+from deployment.manifests.plan import Plan, make_plan
 from deployment.manifests.structural import Schema, against, closed, read_crds, violations
 from phases.errors import InputError
 
@@ -87,6 +90,94 @@ def test_requested_accelerators_are_those_that_the_engine_uses(plan: Plan) -> No
             assert asked * pods == serving.tp * serving.pp * serving.dp
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_kserves_defaults_apply_to_no_container(plan: Plan, known: bool) -> None:
+    """KServe adds limits of 1 CPU and 2 GiB where there are none, below what is asked for."""
+    if not known:
+        offer = replace(plan.candidate.offer, vcpus=0, memory_bytes=0)
+        plan = replace(plan, candidate=replace(plan.candidate, offer=offer))
+    for manifest in _kserve(plan):
+        predictor = manifest["spec"].get("predictor", {})
+        places = [one["resources"] for one in engines(manifest)]
+        places += [predictor["model"]["resources"]] if "model" in predictor else []
+        assert places
+        for one in places:
+            limits, requests = one["limits"], one["requests"]
+            assert int(limits["cpu"]) >= max(8, int(requests.get("cpu", 0)))
+            assert int(limits["memory"].removesuffix("Gi")) >= max(
+                64, int(requests.get("memory", "0Gi").removesuffix("Gi"))
+            )
+
+
+@pytest.mark.parametrize("shape", ["tensor", "two nodes", "two nodes of data"])
+def test_all_pods_go_to_the_planned_instances(make: Any, shape: str) -> None:
+    plan = make_plan(make(shape))
+    where = {
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "nodeSelector": {"node.kubernetes.io/instance-type": "p5.48xlarge"},
+    }
+    specs = [spec for one in (*serving_objects(plan), *_kserve(plan)) for spec in _pod_specs(one)]
+    assert len(specs) >= 2 and all({key: spec[key] for key in where} == where for spec in specs)
+
+
+def _pod_specs(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    spec = manifest["spec"]
+    if "predictor" in spec:
+        return [spec["predictor"], *([spec["predictor"]["workerSpec"]] if "workerSpec" in spec["predictor"] else [])]
+    if manifest["kind"] == "LLMInferenceService":
+        return [spec["template"], *([spec["worker"]] if "worker" in spec else [])]
+    return [spec["template"]["spec"]] if "template" in spec else []
+
+
+@pytest.mark.parametrize(
+    ("cloud", "key", "value"),
+    [
+        ("gcp", "cloud.google.com/gke-spot", "true"),
+        ("azure", "kubernetes.azure.com/scalesetpriority", "spot"),
+        ("aws", "eks.amazonaws.com/capacityType", "SPOT"),
+    ],
+)
+def test_spot_pods_go_to_spot_nodes(make: Any, cloud: str, key: str, value: str) -> None:
+    for spot in (True, False):
+        made = placement(make_plan(make(offer=replace(make().offer, cloud=cloud, spot=spot))))
+        taint = {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
+        assert (made["nodeSelector"].get(key) == value) == (taint in made["tolerations"]) == spot
+
+
+def test_kserves_own_images_are_for_nvidia_alone(make: Any) -> None:
+    amd = replace(make().accelerator, vendor="AMD", name="mi300x")
+    for shape, made in (("tensor", inference_service), ("two nodes", None), ("tensor", None)):
+        plan = make_plan(make(shape, accelerator=amd))
+        if made is not None:
+            assert made(plan)["spec"]["predictor"]["containers"][0]["image"] == plan.image
+        else:
+            with pytest.raises(InputError, match="which is for NVIDIA; use the plain"):
+                (inference_service if shape == "two nodes" else llm_inference_service)(plan)
+
+
+@pytest.mark.parametrize("name", ["m/short", "my/" + "long-" * 12])
+@pytest.mark.parametrize("precision", ["stored", "int4"])
+def test_the_volume_holds_the_folder_that_the_steps_name(make: Any, name: str, precision: str) -> None:
+    """Of two instances: from the hub or made by the user, KServe mounts exactly what the step says."""
+    model = replace(make().model, name=name, source=f"huggingface.co/{name}")
+    candidate = make("two nodes", model=model)
+    serving = replace(candidate.serving, precision=precision)
+    texts = bundle.texts(replace(candidate, serving=serving))
+    uri = yaml.safe_load(texts["kserve/inference-service.yaml"])["spec"]["predictor"]["model"]["storageUri"]
+    claim, _, folder = uri.removeprefix("pvc://").partition("/")
+    (step,) = json.loads(texts["plan.json"])["steps"]
+    if precision == "int4":
+        assert step.endswith(f" to /models/{folder} on the volume")
+    else:
+        assert step.endswith(f"put {name} into the folder {folder} of the volume claim {claim}")
+    assert f"{step[1:]}." in texts["recommendation.md"] and claim in texts["recommendation.md"]
+
+
+def test_a_changed_service_asks_for_no_more_accelerators_than_there_are(make: Any) -> None:
+    strategy = inference_service(make_plan(make("tensor")))["spec"]["predictor"]["deploymentStrategy"]
+    assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
 def test_remote_code_is_never_trusted(plan: Plan) -> None:
     text = json.dumps([*serving_objects(plan), *_kserve(plan)]).lower().replace("_", "-")
     assert "trust-remote-code" not in text
@@ -103,8 +194,6 @@ def _kserve(plan: Plan) -> list[dict[str, Any]]:
 
 
 def test_unknown_field_in_a_crd_is_found(make: Any, crds: dict[tuple[str, str], Schema]) -> None:
-    from deployment.manifests.plan import make_plan
-
     manifest = llm_inference_service(make_plan(make("tensor")))
     manifest["spec"]["parallelism"]["tensorParallelSize"] = 2
     manifest["spec"]["template"]["containers"][0]["gpus"] = 2
@@ -117,8 +206,6 @@ def test_unknown_field_in_a_crd_is_found(make: Any, crds: dict[tuple[str, str], 
 
 
 def test_unknown_field_in_a_builtin_kind_is_found(make: Any) -> None:
-    from deployment.manifests.plan import make_plan
-
     deployment = serving_objects(make_plan(make("tensor")))[0]
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     container["gpu"], container["ports"], deployment["spec"]["replicas"] = 2, {}, True
