@@ -1,10 +1,10 @@
 """One system under the whole traffic: does it meet the objectives at all, and with how many replicas at least?
 
-First what no number of replicas mends: the memory, and a single request with nobody else there. Then the smallest
-number of replicas that holds every objective at the peak.
+First what no number of replicas mends: the memory, and a single request with nobody else there. Then what the most that
+are allowed see at the peak, and the smallest number that holds every objective there.
 
 Percentiles of the physics are of queueing, at the mean length. What a prompt of the 95th percentile takes longer to
-read than a mean one is added to TTFT, as if the long prompts came at the bad moments: a bound from above.
+read than a mean one, both alone, is added to TTFT, as if the long prompts came at the bad moments: a bound from above.
 """
 
 import math
@@ -23,6 +23,8 @@ from deployment.serving import Figure, Load, MemoryPlan, Serving
 from phases.errors import InputError
 
 GIB = 2.0**30
+IDLE = 1e-9
+"""Requests a second at which a request meets no other."""
 
 
 class System:
@@ -38,7 +40,7 @@ class System:
         self._setup: Setup | None = None
 
     def alone(self, most: int) -> Latencies | Rejection:
-        """What mean requests see with the `most` replicas: the best that there can be."""
+        """What mean requests see at the peak with the `most` replicas: the best that there can be."""
         try:
             ready = self._prepared(self.workload.prompt.mean)
         except InputError as error:
@@ -46,9 +48,8 @@ class System:
         failed = self._memory(ready.system.memory)
         if failed:
             return failed
-        state = self._state(ready, most)
-        latencies = self._with(self._value(ready.ttft(state, 95)), self._value(ready.tpot(state, 95)))
-        return self.subject.missed(latencies, self.workload, ALONE) or latencies
+        latencies = self._latencies(ready, self._state(ready, most))
+        return self._beyond(latencies, most, ready) or latencies
 
     def stable(self) -> int:
         """Replicas with fewer than which a queue grows without end: no answer has fewer."""
@@ -59,22 +60,20 @@ class System:
     def solve(self, alone: Latencies, most: int) -> Fleet | Rejection:
         """The smallest number of replicas, at most `most`, that holds everything at the peak."""
         ready, long = self._prepared(self.workload.prompt.mean), self._prepared(self.workload.prompt.p95)
-        first, longest = (self._value(one.ttft(self._state(one, most))) for one in (ready, long))
+        first, longest = (self._latencies(one, open_loop(one.replica, IDLE)).ttft for one in (ready, long))
         longer = max(0.0, longest - first)
-        failed = self.subject.missed(self._with(alone.ttft + longer, alone.tpot), self.workload, ALONE)
+        failed = self._beyond(self._with(alone.ttft + longer, alone.tpot), most, ready, longer)
         if failed:
             return failed
         seen: dict[int, tuple[Steady, Latencies]] = {}
 
         def meets(replicas: int) -> bool:
             state = self._state(ready, replicas)
-            ttft, tpot = self._value(ready.ttft(state, 95)), self._value(ready.tpot(state, 95))
-            seen[replicas] = state, self._with(ttft + longer, tpot)
+            seen[replicas] = state, self._latencies(ready, state, longer)
             return self.subject.missed(seen[replicas][1], self.workload) is None
 
         replicas = least(meets, most, self._enough(ready))
-        if replicas is None:
-            return too_few(self.subject, seen[most][1], self.workload, most)
+        assert replicas is not None, "the most hold everything"
         state, latencies = seen[replicas]
         load = Load(self.workload.prompt.mean, self.workload.output.mean, rate=state.rate)
         parts = self.model, self.accelerator, self.serving
@@ -107,6 +106,20 @@ class System:
         words += f"{plan.kv_per_sequence / GIB:.1f}, the engine {(plan.activation + plan.non_torch) / GIB:.1f}"
         return self.subject.reject("memory", need, plan.usable / GIB, f"GiB of each {self.accelerator.name}", words)
 
+    def _beyond(self, at_most: Latencies, most: int, ready: Prepared, longer: float = 0.0) -> Rejection | None:
+        """The rejection of a system that misses an objective even with the `most` replicas; None if it holds all.
+
+        Where a request that meets no other misses as well, more replicas would not help; elsewhere they would.
+        """
+        if self.subject.missed(at_most, self.workload) is None:
+            return None
+        idle = self._latencies(ready, open_loop(ready.replica, IDLE), longer)
+        return self.subject.missed(idle, self.workload, ALONE) or too_few(self.subject, at_most, self.workload, most)
+
+    def _latencies(self, ready: Prepared, state: Steady, longer: float = 0.0) -> Latencies:
+        """95th percentiles; `longer`: what reading a long prompt adds."""
+        return self._with(self._value(ready.ttft(state, 95)) + longer, self._value(ready.tpot(state, 95)))
+
     def _value(self, figure: Figure) -> float:
         return figure.high if self.cautious else figure.value
 
@@ -116,6 +129,7 @@ class System:
 
 def too_few(subject: Subject, at: Latencies, workload: Workload, most: int) -> Rejection:
     """The rejection of a system that not even the most replicas make fast enough."""
-    failed = subject.missed(at, workload, f"with {most} replicas, the most allowed; --max-replicas allows more")
+    number = "one replica" if most == 1 else f"{most} replicas"
+    failed = subject.missed(at, workload, f"with {number}, the most allowed; --max-replicas allows more")
     assert failed is not None
     return failed
