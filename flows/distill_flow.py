@@ -52,7 +52,8 @@ def distill(config: ProjectConfig) -> State[Any]:
         if rolled is not None:
             create_markdown_artifact(rolled, key="verdict", description=f"Project {config.project}")
             return Completed(name="RolledBack", message=rolled, data=str(config.folder))
-        with project.begin_night() as opened:
+        # The folder's lock is ours, so whoever began a night is gone, even on another machine: pods have new names.
+        with project.begin_night(take_over=True) as opened:
             return _night(config, project, opened)
 
 

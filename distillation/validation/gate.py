@@ -176,7 +176,7 @@ def _told(difference: Difference | None) -> str:
     if difference is None:
         return "not measured"
     return (
-        f"difference {difference.difference:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}) "
+        f"difference {difference.difference:+.3g} ({difference.low:+.3g} to {difference.high:+.3g}) "
         f"on {difference.n} items"
     )
 
