@@ -31,7 +31,8 @@ def decide(verdicts: Verdicts, reduction: float | None, wanted: float) -> Verdic
         return replace(verdicts, reasons=(*verdicts.reasons, said))
     if reduction >= wanted:
         return replace(verdicts, reasons=(*verdicts.reasons, f"a request costs {reduction:.0%} less"))
-    said = f"a request costs {abs(reduction):.0%} {'less' if reduction >= 0 else 'more'}, and the goal is {wanted:.0%} less"
+    direction = "less" if reduction >= 0 else "more"
+    said = f"a request costs {abs(reduction):.0%} {direction}, and the goal is {wanted:.0%} less"
     return replace(verdicts, decision="roll back", reasons=(*verdicts.reasons, said))
 
 

@@ -66,7 +66,7 @@ def test_a_student_that_does_not_beat_the_baseline_stays() -> None:
 
 def test_ties_are_no_win() -> None:
     found = night(main(baseline=SAME))
-    assert found.decision == "not enough data" and "+0.000 (+0.000 to +0.000)" in found.reasons[0]
+    assert found.decision == "not enough data" and "+0 (+0 to +0)" in found.reasons[0]
 
 
 def test_worse_than_the_baseline_is_rolled_back() -> None:
