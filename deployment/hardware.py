@@ -59,3 +59,8 @@ class Offer:
     def price_per_accelerator(self) -> float:
         """Per hour; the whole instance's where it has none."""
         return self.price / max(1, self.count)
+
+    @property
+    def marketplace(self) -> bool:
+        """One machine that somebody offers at a marketplace, not a size that is let as often as one asks."""
+        return self.instance.endswith(" offer)")  # as the collections name them, `1x l4 (cheapest verified offer)`

@@ -68,6 +68,12 @@ class Candidate:
         return self.cost_per_hour * HOURS_PER_MONTH
 
     @property
+    def rented(self) -> str:
+        """`2 × gcp g2-standard-24 us-central1 spot`."""
+        offer = self.offer
+        return f"{self.instances} × {offer.cloud} {offer.instance} {offer.region}{' spot' if offer.spot else ''}"
+
+    @property
     def system(self) -> str:
         """`Qwen/Qwen3-8B fp8 on 2 × l4 (vllm)`."""
         return describe(self.model.name, self.accelerator.name if self.accelerator else "cpu", self.serving)

@@ -88,24 +88,44 @@ class Fleet:
     def instances(self, offer: Offer) -> int | None:
         """Instances of the offer that have to be rented whole; None if it has no room for a replica."""
         if self.worker is None:
-            return instances_for(self.serving, self.replicas, offer.count)
+            return instances_for(self.serving, self.replicas, offer)
         room = min(offer.vcpus // self.worker.cores, offer.memory_bytes // self.worker.peak_bytes)
         return math.ceil(self.replicas / room) if room else None
 
 
-def instances_for(serving: Serving, replicas: int, count: int) -> int | None:
-    """Instances with `count` accelerators for `replicas`; None if one replica cannot be laid out on them.
+def instances_for(serving: Serving, replicas: int, offer: Offer) -> int | None:
+    """Instances of the offer for `replicas`; None if they cannot be laid out on any number of them.
 
     Tensor parallelism and attention data parallelism stay inside an instance; stages of a pipeline may be on several,
-    as long as they fill each.
+    as long as they fill each. A marketplace's machine is let once.
     """
-    stage = serving.tp * serving.dp
+    count, stage = offer.count, serving.tp * serving.dp
     if count < stage:
         return None
     if count >= serving.accelerators:
-        return math.ceil(replicas / (count // serving.accelerators))
-    whole = serving.accelerators % count == 0 and count % stage == 0
-    return replicas * serving.accelerators // count if whole else None
+        number = math.ceil(replicas / (count // serving.accelerators))
+    elif serving.accelerators % count == 0 and count % stage == 0:
+        number = replicas * serving.accelerators // count
+    else:
+        return None
+    return None if offer.marketplace and number > 1 else number
+
+
+def rented(serving: Serving, replicas: int, offers: Sequence[Offer]) -> tuple[Offer, int, float] | None:
+    """`cheapest_of` for so many replicas on accelerators."""
+    return cheapest_of(offers, lambda offer: instances_for(serving, replicas, offer))
+
+
+def no_room(subject: Subject, replicas: int, offers: Sequence[Offer]) -> Rejection:
+    """The rejection of so many replicas that none of the offers holds."""
+    serving = subject.serving
+    if rented(serving, 1, offers):
+        most = float(max(offer.count // serving.accelerators for offer in offers))
+        words = "machines of a marketplace are let once each, and nothing else is on offer"
+        return subject.reject("instance", float(replicas), most, "replicas at least", words)
+    most = float(max(offer.count for offer in offers))
+    words = "tensor parallelism needs the links inside one instance; stages have to fill theirs"
+    return subject.reject("instance", float(serving.accelerators), most, f"{subject.accelerator} in one", words)
 
 
 def cheapest_of(offers: Sequence[Offer], instances: Callable[[Offer], int | None]) -> tuple[Offer, int, float] | None:

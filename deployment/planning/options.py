@@ -13,7 +13,7 @@ from deployment.hardware import Accelerator, Offer
 from deployment.model import Model
 from deployment.planning.candidate import Rejection
 from deployment.planning.catalogue import Catalogue
-from deployment.planning.fleet import Latencies, Subject, cheapest_of, instances_for
+from deployment.planning.fleet import Latencies, Subject, no_room, rented
 from deployment.planning.floors import Demand, Overhead, demand, overhead, replicas_floor, tpot_floor, ttft_floor
 from deployment.planning.gates import model_gate, precisions, undivided
 from deployment.planning.hardware_gates import engine_gate
@@ -93,11 +93,9 @@ def _option(
     if failed:
         return failed
     replicas = replicas_floor(asked, accelerator, workload.peak_rate)
-    found = cheapest_of(offers, lambda offer: instances_for(serving, replicas, offer.count))
+    found = rented(serving, replicas, offers)
     if found is None:
-        most = float(max(offer.count for offer in offers))
-        words = "tensor parallelism needs the links inside one instance; stages have to fill theirs"
-        return subject.reject("instance", float(serving.accelerators), most, f"{accelerator.name} in one", words)
+        return no_room(subject, replicas, offers)
     e2e = extra.e2e(asked, accelerator, workload.output.p95)
     return Option(model, accelerator, serving, e2e, found[2])
 

@@ -7,7 +7,7 @@ from deployment.hardware import Offer
 from deployment.model import Model
 from deployment.physics.keys_values import bytes_per_sequence
 from deployment.planning.candidate import HOURS_PER_MONTH, Candidate, Rejection
-from deployment.planning.fleet import CPU, Fleet, Latencies, Subject, cheapest_of, instances_for
+from deployment.planning.fleet import CPU, Fleet, Latencies, Subject, cheapest_of, no_room, rented
 from deployment.planning.gates import score_of
 from deployment.planning.options import Option
 from deployment.planning.request import Request
@@ -36,12 +36,11 @@ class Pricing:
             return _no_room(fleet, offers)
         return self._candidate(fleet, *found)
 
-    def least_cost(self, option: Option, replicas: int) -> float:
-        """USD per hour that so many replicas of an option cost at least; options have an offer with room for one."""
+    def least_cost(self, option: Option, replicas: int) -> float | Rejection:
+        """USD per hour that so many replicas cost at least; a rejection where nothing on offer has room for them."""
         offers = self.offers[option.accelerator.name]
-        found = cheapest_of(offers, lambda offer: instances_for(option.serving, replicas, offer.count))
-        assert found is not None
-        return found[2]
+        found = rented(option.serving, replicas, offers)
+        return no_room(option.subject, replicas, offers) if found is None else found[2]
 
     def over_budget(self, candidate: Candidate) -> Rejection | None:
         """The rejection of a candidate that costs more than the budget even on its cheapest offer."""
@@ -98,13 +97,11 @@ class Pricing:
 
 
 def _no_room(fleet: Fleet, offers: Sequence[Offer]) -> Rejection:
+    if fleet.worker is None:
+        return no_room(fleet.subject, fleet.replicas, offers)
+    most = max(float(offer.memory_bytes) for offer in offers)
     words = "no instance on offer has room for a replica"
-    if fleet.worker is not None:
-        most = max(float(offer.memory_bytes) for offer in offers)
-        return fleet.subject.reject("instance", fleet.worker.peak_bytes / GIB, most / GIB, "GiB of memory", words)
-    most = max(float(offer.count) for offer in offers)
-    need = float(fleet.serving.accelerators)
-    return fleet.subject.reject("instance", need, most, f"{fleet.hardware} in one instance", words)
+    return fleet.subject.reject("instance", fleet.worker.peak_bytes / GIB, most / GIB, "GiB of memory", words)
 
 
 def _free(fleet: Fleet, workload: Workload) -> float:
@@ -124,6 +121,8 @@ def _notes(fleet: Fleet, offer: Offer, number: int) -> tuple[str, ...]:
         notes.append(f"{idle} of {number * offer.count} accelerators stay idle, paid for all the same")
     if fleet.replicas == 1:
         notes.append("one replica: while it restarts, nothing answers")
+    if offer.marketplace:
+        notes.append("a marketplace's machine, let once: somebody else may have it by now")
     if offer.spot:
         notes.append("spot: the instance can be taken away at any time")
     if fleet.accelerator and fleet.accelerator.half == "fp16":

@@ -10,7 +10,9 @@ cheapest answer is the cheapest there is: `tests/deployment/test_planning_recomm
 """
 
 from collections.abc import Sequence
+from datetime import date
 
+from deployment.market.freshness import stale
 from deployment.model import Model
 from deployment.planning import processors
 from deployment.planning.candidate import Candidate, Recommendation, Rejection
@@ -100,7 +102,7 @@ def _answer(
         nearest=() if chosen else nearest(rejections),
         alternatives=_alternatives(chosen, fleet, source, sweep.pricing),
         benchmark=sweep.pricing.benchmark,
-        notes=_notes(request, ordered, sweep.pricing.benchmark, rejections),
+        notes=(*_notes(request, ordered, sweep.pricing.benchmark, rejections), *_stale(chosen)),
     )
 
 
@@ -113,6 +115,11 @@ def _alternatives(
     priced = (pricing.on(fleet, offer) for offer in source.offers[fleet.hardware] if offer is not chosen.offer)
     found = sorted((c for c in priced if c is not None), key=lambda c: c.cost_per_hour)
     return tuple(found[:ALTERNATIVES])
+
+
+def _stale(chosen: Candidate | None) -> list[str]:
+    """What is to be said of the age of the price that the answer rests on."""
+    return stale(date.today().isoformat(), [chosen.offer]) if chosen else []
 
 
 def _notes(

@@ -1,7 +1,8 @@
 """The offers that can be the cheapest for some fleet.
 
 A whole instance is paid for, so eight accelerators at one replica of one are eight times the price of what works.
-Nothing but an instance's size and price decides what a fleet costs on it, so of each size only the cheapest counts.
+Nothing but an instance's size and price decides what a fleet costs on it, so of each size only the cheapest counts; a
+marketplace's machine is let once, so it counts beside the others.
 """
 
 from collections import defaultdict
@@ -27,7 +28,7 @@ def contenders(offers: dict[str, list[Offer]]) -> dict[str, list[Offer]]:
 
 
 def _first_of_each_size(offers: Iterable[Offer]) -> list[Offer]:
-    first: dict[int, Offer] = {}
+    first: dict[tuple[int, bool], Offer] = {}
     for offer in offers:
-        first.setdefault(offer.count, offer)
+        first.setdefault((offer.count, offer.marketplace), offer)
     return list(first.values())

@@ -110,7 +110,7 @@ def _choice(chosen: Candidate) -> str:
         f"one decoding step, ms: {steps}" if steps else "",
         *chosen.notes,
     ]
-    rented = f"{chosen.instances} × {_rented(chosen)} at {chosen.offer.price:.2f} USD/h ({chosen.offer.date})"
+    rented = f"{chosen.rented} at {chosen.offer.price:.2f} USD/h ({chosen.offer.date})"
     return "\n".join([f"{chosen.replicas} × {chosen.system} on {rented}", *_listed(filter(None, lines))])
 
 
@@ -120,16 +120,11 @@ def _figure(figure: Figure) -> str:
     return f"{value:.1f} ms{interval}, {figure.provenance}"
 
 
-def _rented(candidate: Candidate) -> str:
-    offer = candidate.offer
-    return f"{offer.cloud} {offer.instance} {offer.region}{' spot' if offer.spot else ''}"
-
-
 def _row(c: Candidate) -> list[str]:
     quality = f"{c.quality.score:g} {c.quality.benchmark}" if c.quality else "–"
     latencies = [f"{c.ttft_p95 * 1e3:.0f} ms", f"{c.tpot_p95 * 1e3:.1f} ms", f"{c.e2e_p95:.1f} s"]
     costs = [f"{c.cost_per_month:,.0f}", f"{c.cost_per_million_tokens:.2f}"]
-    return [c.system, str(c.replicas), f"{c.instances} × {_rented(c)}", *costs, *latencies, quality, f"{c.score:.1f}"]
+    return [c.system, str(c.replicas), c.rented, *costs, *latencies, quality, f"{c.score:.1f}"]
 
 
 def _rejected(answer: Recommendation, every: bool) -> str:

@@ -115,8 +115,10 @@ class Sweep:
         alone = self.memory.alone(key, system, self.request.max_replicas)
         if isinstance(alone, Rejection):
             return alone
-        stable = self.memory.stable(key, system)
-        option = replace(option, least_cost=max(option.least_cost, self.pricing.least_cost(option, stable)))
+        cost = self.pricing.least_cost(option, self.memory.stable(key, system))
+        if isinstance(cost, Rejection):
+            return cost
+        option = replace(option, least_cost=max(option.least_cost, cost))
         better = self._outdoes(option, alone)
         if better is not None:
             return _outdone(option, alone.e2e, better)

@@ -21,7 +21,7 @@ from phases.errors import InputError
 AS_ASKED = "as asked"
 PROPERTIES: dict[str, Callable[[Candidate], str]] = {
     "replicas": lambda c: str(c.replicas),
-    "rented": lambda c: f"{c.instances} × {c.offer.cloud} {c.offer.instance} {c.offer.region}",
+    "rented": lambda c: c.rented,
     "USD a month": lambda c: f"{c.cost_per_month:,.0f}",
     "USD per million tokens": lambda c: f"{c.cost_per_million_tokens:.2f}",
     "TTFT p95, ms": lambda c: f"{c.ttft_p95 * 1e3:.0f}",

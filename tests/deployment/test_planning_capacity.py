@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deployment.hardware import Offer
 from deployment.planning.capacity import least
-from deployment.planning.fleet import cheapest_of, instances_for
+from deployment.planning.fleet import Subject, instances_for, no_room, rented
 from deployment.planning.renting import by_accelerator, contenders
 from deployment.serving import Serving
 
@@ -51,13 +51,13 @@ def test_a_good_guess_takes_two_looks():
     ],
 )
 def test_instances(tp, pp, replicas, count, instances):
-    assert instances_for(Serving(tp=tp, pp=pp), replicas, count) == instances
+    assert instances_for(Serving(tp=tp, pp=pp), replicas, replace(OFFER, count=count)) == instances
 
 
 offers = st.lists(
     st.builds(
         lambda name, count, price: replace(OFFER, instance=name, count=count, price=price),
-        st.sampled_from("abc"),
+        st.sampled_from(["a", "b", "1x a (median offer)", "2x b (cheapest verified offer)"]),
         st.sampled_from([1, 2, 4, 8]),
         st.floats(0.1, 100),
     ),
@@ -71,10 +71,18 @@ offers = st.lists(
 def test_cheapest_of_the_contenders_is_the_cheapest_of_all(offers, tp, replicas):
     serving = Serving(tp=tp)
     costs = [
-        number * offer.price
-        for offer in offers
-        if (number := instances_for(serving, replicas, offer.count)) is not None
+        number * offer.price for offer in offers if (number := instances_for(serving, replicas, offer)) is not None
     ]
     few = contenders(by_accelerator(offers))["h100-sxm"]
-    found = cheapest_of(few, lambda offer: instances_for(serving, replicas, offer.count))
+    found = rented(serving, replicas, few)
     assert (found[2] if found else None) == (min(costs) if costs else None)
+
+
+def test_a_marketplaces_machine_is_let_once():
+    one = replace(OFFER, instance="1x h100-sxm (cheapest verified offer)", count=1, price=1.0)
+    assert rented(Serving(), 1, [one, OFFER]) == (one, 1, 1.0)
+    assert rented(Serving(), 2, [one, OFFER]) == (OFFER, 1, 10.0)
+    assert rented(Serving(), 2, [one]) is None
+    refused = no_room(Subject("m", "h100-sxm", Serving()), 2, [one])
+    assert (refused.constraint, refused.value, refused.limit) == ("instance", 2.0, 1.0)
+    assert "let once" in refused.explanation
