@@ -4,7 +4,7 @@
     forge triage need.yaml --model Qwen/Qwen3-8B --accelerator l40s --bigger Qwen/Qwen3-32B --student Qwen/Qwen3-1.7B
 
 A file has the settings of the need (`deployment/triage/need.py`); options lie over it. Costs come from the physics and
-from the cheapest offer of the accelerator, unless `--price` is given.
+from the cheapest instances on demand that hold the replicas, unless `--price` is given.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from phases.errors import InputError
 
 if TYPE_CHECKING:
+    from deployment.hardware import Offer
     from deployment.triage.need import Means, Need
 
 NEEDED = {"requests_per_day": "--requests-per-day", "prompt_tokens": "--prompt", "output_tokens": "--output"}
@@ -39,9 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("file", nargs="?", type=Path, metavar="NEED", help="YAML with settings of the need")
     add("--model", required=True, metavar="NAME", help="the present one")
     add("--accelerator", "--gpu", required=True, metavar="NAME", help="what is rented")
-    add("--price", type=float, metavar="USD", help="of one and an hour (default: the cheapest offer on demand)")
+    add("--price", type=float, metavar="USD", help="of one and an hour (default: of the cheapest instances on demand)")
     add("--bigger", metavar="NAME", help="a model that meets the goal, or comes closer")
     add("--student", metavar="NAME", help="a smaller one that could learn")
+    add("--agent", metavar="NAME", help="one of the shape that the forge would train, e.g. of an earlier run")
     add("--siblings", type=int, default=0, metavar="N", help="further models of the same base that are good at it")
     add("--prompt", dest="prompt_tokens", type=int, metavar="N", help="tokens of a prompt")
     add("--output", dest="output_tokens", type=int, metavar="N", help="tokens of an answer")
@@ -91,20 +93,24 @@ def _means(arguments: argparse.Namespace) -> "Means":
     from deployment.triage.need import Means
 
     place = accelerator(arguments.accelerator)
+    found = _offers(place.name) if arguments.price is None else ()
     return Means(
         model=find_model(arguments.model),
         accelerator=place,
-        price_per_hour=_cheapest(place.name) if arguments.price is None else arguments.price,
+        price_per_hour=found[0].price_per_accelerator if found else arguments.price,
+        offers=found,
         bigger=None if arguments.bigger is None else find_model(arguments.bigger),
         student=None if arguments.student is None else find_model(arguments.student),
+        agent=None if arguments.agent is None else find_model(arguments.agent),
         siblings=arguments.siblings,
     )
 
 
-def _cheapest(name: str) -> float:
+def _offers(name: str) -> "tuple[Offer, ...]":
+    """On demand, cheapest per accelerator first."""
     from deployment import offers
 
-    found = offers(accelerators=[name], spot=False)
+    found = tuple(offers(accelerators=[name], spot=False))
     if not found:
         raise InputError(f"{name}: no offer on demand is known; give its --price")
-    return min(offer.price_per_accelerator for offer in found)
+    return found

@@ -1,7 +1,8 @@
 """What a way costs and how fast it is, from the physics: no figure here is a constant of the way itself.
 
 Serving: as many replicas as the peak needs, each at 70 % of what its accelerators can do, for 730 hours a month. A
-replica has as few accelerators as hold the model. So the cost grows with the volume in steps, and never falls.
+replica has as few accelerators as hold the model, in instances that are paid for whole, as in a recommendation
+(`deployment/planning/fleet.py`). So the cost grows with the volume in steps, and never falls.
 """
 
 import math
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from deployment.hardware import Accelerator
 from deployment.model import Model
 from deployment.physics.memory import max_sequences
+from deployment.planning.fleet import rented
 from deployment.serving import Load, Serving
 from deployment.triage.need import Means, Need
 from phases.errors import InputError
@@ -33,12 +35,14 @@ class Running:
     """A request's, from its arrival to the last token, on average at the planned load."""
     tokens_per_s: float
     """Of one replica at its best, output."""
+    rented: str = ""
+    """The instances; empty where the price is that of any number of accelerators."""
 
 
 def running(model: Model, means: Means, need: Need, *, more_prompt: int = 0) -> Running:
     """Serve the need's traffic on this model, with a prompt that is longer by so many tokens.
 
-    Raises InputError where the model does not fit on 8 accelerators.
+    Raises InputError where the model does not fit on 8 accelerators, or into no instance on offer.
     """
     from deployment.physics.estimate import estimate
 
@@ -49,8 +53,20 @@ def running(model: Model, means: Means, need: Need, *, more_prompt: int = 0) -> 
     replicas = max(1, math.ceil(rate * output / (HEADROOM * best)))
     at_load = estimate(model, means.accelerator, serving, Load(prompt, output, rate=rate / replicas))
     seconds = at_load.ttft.value + (output - 1) * at_load.tpot.value
-    monthly = replicas * serving.accelerators * means.price_per_hour * HOURS_PER_MONTH
-    return Running(serving, replicas, monthly, seconds, best)
+    hourly, instances = rent(model, means, serving, replicas)
+    return Running(serving, replicas, hourly * HOURS_PER_MONTH, seconds, best, instances)
+
+
+def rent(model: Model, means: Means, serving: Serving, replicas: int) -> tuple[float, str]:
+    """What so many replicas cost an hour, and the instances for it. Raises InputError where none has room for one."""
+    if not means.offers:
+        return replicas * serving.accelerators * means.price_per_hour, ""
+    found = rented(serving, replicas, means.offers)
+    if found is None:
+        count = f"{replicas} × {serving.accelerators} × {means.accelerator.name}"
+        raise InputError(f"{model.name}: no instance on offer has room for {count}; give a --price")
+    offer, number, hourly = found
+    return hourly, f"{number} × {offer.cloud} {offer.instance} {offer.region}"
 
 
 def smallest(model: Model, accelerator: Accelerator, serving: Serving, tokens: int) -> tuple[Serving, int]:

@@ -71,9 +71,10 @@ def _paragraph(option: Option, months: int) -> str:
     lines = [f"- {option.way} ({option.verdict}): {'; '.join(option.reasons)}.", f"  Needs: {option.data}."]
     if option.serving:
         running = option.serving
+        where = f" on {running.rented}" if running.rented else ""
         lines.append(
             f"  Costs: {option.one_off:,.0f} once, {running.monthly:,.0f} a month ({running.replicas} × "
-            f"{running.serving.accelerators} accelerators), {option.total(months):,.0f} in {months} months; "
+            f"{running.serving.accelerators} accelerators{where}), {option.total(months):,.0f} in {months} months; "
             f"{running.seconds:.3g} s a request."
         )
     return "\n".join(lines)

@@ -1,14 +1,16 @@
 """What is asked of a triage: what is missing, how much traffic there is, what one has and may do."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import Field
 
-from deployment.hardware import Accelerator
+from deployment.hardware import Accelerator, Offer
 from deployment.model import Model
 from deployment.physics.finetuning import Aim
 from deployment.serving import Serving
+from phases.errors import InputError
 from phases.strict import StrictModel
 
 Way = Literal["prompt", "retrieval", "bigger", "finetune", "distil", "merge", "forge"]
@@ -50,12 +52,15 @@ class Need(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What there is to choose from. The price is one accelerator's, per hour."""
+    """What there is to choose from. Raises InputError for a price or a number that cannot be."""
 
     model: Model
     """The present one."""
     accelerator: Accelerator
     price_per_hour: float
+    """One accelerator's; of what is rented as whole instances, the least that one costs."""
+    offers: tuple[Offer, ...] = ()
+    """Instances that can be rented: a replica on two accelerators needs one that has two. None: one at a time."""
     serving: Serving = field(default_factory=Serving)
     """Engine and precision; tensor parallelism is raised where a model does not fit."""
     bigger: Model | None = None
@@ -71,3 +76,10 @@ class Means:
     passage_tokens: int = 300
     shots: int = 4
     """Examples that a better prompt shows, each as long as a prompt and an answer."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.price_per_hour < math.inf:
+            raise InputError(f"price = {self.price_per_hour}: give what one accelerator costs an hour, 0 or more")
+        for name in ("siblings", "passages", "passage_tokens", "shots"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} = {getattr(self, name)}: give 0 or more")

@@ -19,7 +19,7 @@ from deployment.physics.finetuning import (
 )
 from deployment.physics.merging import merge_cost
 from deployment.physics.training import Setup, training_cost
-from deployment.triage.costs import Running, running
+from deployment.triage.costs import Running, rent, running
 from deployment.triage.need import Means, Need, Way
 from phases.errors import InputError
 
@@ -66,11 +66,13 @@ def prompt(need: Need, means: Means) -> Option:
 def retrieval(need: Need, means: Means) -> Option:
     """Passages found for each question are put into its prompt."""
     more = means.passages * means.passage_tokens
-    if need.gap == "knowledge" or need.sources:
-        verdict: Verdict = "fits"
+    verdict: Verdict = "fits"
+    if need.gap == "knowledge":
         why = "facts: retrieval beats training them in (Ovadia et al. 2023, arXiv 2312.05934)"
         if need.knowledge_changes != "never":
             why += f", and what changes {need.knowledge_changes} is replaced in the index, not in weights"
+    elif need.sources:
+        verdict, why = "partly", f"answers can quote what was found, but documents do not teach a {need.gap}"
     else:
         verdict, why = "no", f"the gap is {need.gap}, and documents do not teach that"
     data = f"the documents, cut into passages; {more:,} tokens more in every prompt"
@@ -117,10 +119,15 @@ def distil(need: Need, means: Means) -> Option:
     student, teacher = means.student, means.bigger or means.model
     if student is None:
         return Option("distil", "no", ("no smaller model was given",), "a smaller model as the student")
-    count = max(AIMS["skill"].low, need.unlabelled)
-    verdict: Verdict = "fits" if need.narrow else "partly"
+    inputs = need.examples + need.unlabelled
+    count = max(AIMS["skill"].low, inputs)
+    # Whatever the teacher's gap was, the student learns the whole task: it needs the inputs of a skill.
+    verdict, why = _by_examples(inputs, "knowledge" if need.gap == "knowledge" else "skill")
     where = "on one narrow task" if need.narrow else "in open conversation only in part"
-    reasons = [f"a student with {_size(student)} follows its teacher {where} (Hsieh et al. 2023, arXiv 2305.02301)"]
+    follows = f"a student with {_size(student)} follows its teacher {where} (Hsieh et al. 2023, arXiv 2305.02301)"
+    reasons = [follows, why]
+    if verdict == "fits" and not need.narrow:
+        verdict = "partly"
     if need.gap_points > 0 and means.bigger is None:
         verdict = "no"
         reasons.append("the present model would be the teacher, and it misses the goal itself")
@@ -130,13 +137,13 @@ def distil(need: Need, means: Means) -> Option:
     if not need.answers_allowed:
         verdict = "no"
         reasons.append("the teacher's licence does not allow training on its answers")
-    data = f"{count:,} real inputs without answers ({need.unlabelled:,} are there)"
+    data = f"{count:,} real inputs without answers ({inputs:,} are there)"
 
     def once() -> float:
         source = running(teacher, means, need)
         return distillation_cost(
             source.tokens_per_s,
-            source.serving.accelerators * means.price_per_hour,
+            rent(teacher, means, source.serving, 1)[0],
             student,
             means.accelerator,
             means.price_per_hour,

@@ -76,6 +76,12 @@ def test_a_triage_has_reasons_and_costs(here: Path, capsys: pytest.CaptureFixtur
     assert said.startswith("Advice: ") and all(way in said for way in ("retrieval", "finetune", "distil", "merge"))
     assert main([*command, "--gap", "knowledge", "--knowledge-changes", "daily", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["best"] == "retrieval"
+    narrow = ["--narrow", "--examples", "60000", "--agent", "Qwen/Qwen3-0.6B", "--json"]
+    assert main([*command, *narrow]) == 0
+    options = json.loads(capsys.readouterr().out)["options"]
+    (forge,) = (one for one in options if one["way"] == "forge")
+    assert forge["verdict"] == "fits" and "596 million" in forge["reasons"][0]
+    assert forge["serving"]["rented"].startswith("1 × ")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +90,10 @@ def test_a_triage_has_reasons_and_costs(here: Path, capsys: pytest.CaptureFixtur
         (["--requests-per-day", "-3"], "requests_per_day"),
         (["--gap", "luck"], "gap"),
         (["nothere.yaml"], "cannot be read as YAML"),
+        (["--price", "-1"], "price = -1.0"),
+        (["--price", "nan"], "price = nan"),
+        (["--siblings", "-3"], "siblings = -3"),
+        (["--agent", "Qwen/Qwen3-0.5B"], "near it: Qwen/Qwen3-0.6B"),
     ],
 )
 def test_a_need_that_makes_no_sense(

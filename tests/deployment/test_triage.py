@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployment.hardware import Accelerator
+from deployment.hardware import Accelerator, Offer
 from deployment.model import LayerGroup, Model
 from deployment.physics.finetuning import AIMS, finetuning_cost
 from deployment.physics.merging import merge_cost
@@ -168,3 +168,46 @@ def test_a_model_that_does_not_fit_is_no_way() -> None:
 def test_bad_need(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="need"):
         need(**change)
+
+
+def test_documents_close_a_gap_of_knowledge_and_no_other() -> None:
+    for gap, sources, verdict in (("knowledge", False, "fits"), ("skill", True, "partly"), ("format", False, "no")):
+        assert of(triage(need(gap=gap, sources=sources), MEANS), "retrieval").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({"unlabelled": 0}, "no"),
+        ({"unlabelled": AIMS["skill"].low - 1}, "no"),
+        ({"unlabelled": AIMS["skill"].low}, "partly"),
+        ({"unlabelled": AIMS["skill"].typical}, "fits"),
+        ({"unlabelled": AIMS["skill"].typical, "narrow": False}, "partly"),
+        ({"unlabelled": AIMS["skill"].typical, "gap": "knowledge"}, "no"),
+        ({"examples": AIMS["skill"].typical}, "fits"),
+    ],
+)
+def test_a_student_needs_inputs_and_learns_no_facts(change: dict[str, object], verdict: str) -> None:
+    option = of(triage(need(**{"narrow": True, **change}), MEANS), "distil")
+    assert option.verdict == verdict
+
+
+@pytest.mark.parametrize("change", [{"price_per_hour": -1.0}, {"price_per_hour": math.nan}, {"siblings": -3}])
+def test_means_that_cannot_be(change: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="0 or more"):
+        replace(MEANS, **change)
+
+
+def test_replicas_are_rented_in_instances_that_hold_them() -> None:
+    """70 billion parameters in bf16 need two H100s: not those of single-GPU instances, however cheap they are."""
+    single = Offer("c", "one", "r", "h100-sxm", 1, 1.0, "USD", False, 1, GIB, "2026-01-01", "test")
+    eight = replace(single, instance="eight", count=8, price=16.0)
+    means = replace(MEANS, offers=(single, eight))
+    served = running(LARGE, means, need())
+    assert served.serving.accelerators > 1
+    whole = math.ceil(served.replicas * served.serving.accelerators / 8)
+    assert served.monthly == whole * 16.0 * HOURS_PER_MONTH and served.rented == f"{whole} × c eight r"
+    assert running(MIDDLE, means, need()).rented.endswith("× c one r")
+    assert f"accelerators on {whole} × c eight r" in triage(need(), means).text()
+    refused = of(triage(need(), replace(means, offers=(single,))), "bigger")
+    assert refused.verdict == "no" and "no instance on offer has room" in refused.reasons[-1]
