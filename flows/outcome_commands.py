@@ -23,6 +23,7 @@ def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     add("results", type=Path, metavar="FILE", help="what GuideLLM or `vllm bench serve` wrote")
     add("--model", required=True, metavar="NAME", help="of the atlas")
     add("--accelerator", "--gpu", required=True, metavar="NAME", help="that it ran on")
+    add("--served-name", metavar="NAME", help="what the server calls the model (default: as the atlas does)")
     add("--engine", default="vllm", choices=("vllm", "sglang", "trtllm", "tgi", "llama.cpp"), help="(default: vllm)")
     add("--engine-version", default="", metavar="V", help="of the engine (default: the newest that is known)")
     add("--precision", default="stored", metavar="NAME", help="of the weights (default: as published)")
@@ -57,7 +58,8 @@ def calibrate(arguments: argparse.Namespace) -> int:
     )
     store = OutcomeStore(arguments.store)
     model, place = find_model(arguments.model), accelerator(arguments.accelerator)
-    report = record_results(store, arguments.results, model, place, serving, price_per_hour=arguments.price)
+    told = {"price_per_hour": arguments.price, "served_name": arguments.served_name}
+    report = record_results(store, arguments.results, model, place, serving, **told)
     store.close()
     if arguments.json:
         print(json.dumps(report, indent=2))
@@ -76,6 +78,7 @@ def outcomes(arguments: argparse.Namespace) -> int:
     """Predicted beside observed, what has changed, and what to do about it."""
     from deployment.feedback.drift import drift, drift_text
     from deployment.feedback.store import OutcomeStore
+    from deployment.physics.calibration_store import observations
 
     store = OutcomeStore(arguments.store)
     found = store.read(arguments.system)
@@ -84,7 +87,8 @@ def outcomes(arguments: argparse.Namespace) -> int:
         rows = [{"system": one.system, **one.model_dump(mode="json")} for one in found]
         print("\n".join(json.dumps(row) for row in rows) if not arguments.json else json.dumps(rows, indent=2))
     elif arguments.json:
-        print(json.dumps([asdict(one) | {"biased": one.biased} for one in drift(found)], indent=2, default=str))
+        off = [asdict(one) | {"biased": one.biased} for one in drift(found, observations())]
+        print(json.dumps(off, indent=2, default=str))
     else:
-        print(drift_text(drift(found)))
+        print(drift_text(drift(found, observations())))
     return 0

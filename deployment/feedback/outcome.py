@@ -41,6 +41,10 @@ class Outcome(StrictModel):
     """When it was measured; without a zone it is UTC."""
     source: str = Field(default="", max_length=400)
     """File or service that measured it."""
+    measurement: str = Field(default="", max_length=64)
+    """SHA-256 of the file whose loads belong together; empty: a measurement of its own."""
+    corrected_by: int = Field(default=0, ge=0)
+    """Observations of this very system that the prediction was corrected by; 0: it was not calibrated."""
 
     @field_validator("observed_at")
     @classmethod

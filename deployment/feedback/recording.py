@@ -6,7 +6,8 @@ The outcome holds what was predicted then, corrections included, so that drift s
 correction itself is `deployment.physics.calibration`'s: it compares with the uncorrected physics, and shrinks.
 """
 
-from datetime import datetime
+import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from deployment.feedback.store import OutcomeStore
 from deployment.hardware import Accelerator
 from deployment.model import Model
 from deployment.serving import Load, Serving
+from phases.errors import InputError
 
 if TYPE_CHECKING:
     from deployment.physics.calibration_formats import Run
@@ -62,20 +64,30 @@ def record_results(
     *,
     price_per_hour: float | None = None,
     calibration: Path | None = None,
+    served_name: str | None = None,
 ) -> dict[str, Any]:
     """Every load of a load test's results as an outcome, and the correction that follows; `calibrate`'s report.
 
-    Raises InputError as `calibrate` does; nothing is kept then.
+    Raises InputError as `calibrate` does, and for a file that was recorded before; nothing is kept then.
     """
-    from deployment.physics.calibration import calibrate
+    from deployment.physics.calibration import calibrate, observe
     from deployment.physics.calibration_formats import read_runs
 
+    runs, now = read_runs(results, [served_name or model.name]), datetime.now(UTC)
+    for run in runs:
+        observe(run, model, accelerator, serving)  # refuses what this system cannot have served, and says why
+    digest = hashlib.sha256(results.read_bytes()).hexdigest()
     outcomes = [
-        _outcome(run, model, accelerator, serving, None, price_per_hour, None, str(results), calibration)
-        for run in read_runs(results)
+        _outcome(run, model, accelerator, serving, None, price_per_hour, now, str(results), calibration, digest)
+        for run in runs
     ]
-    store.systems()  # a store that cannot be used is known before a correction is kept
-    report = calibrate(results, model, accelerator, serving, calibration)
+    before = store.observed_at(outcomes[0].system, digest)  # a store that cannot be used is known before it is kept
+    if before is not None:
+        raise InputError(
+            f"{results}: it was recorded for {outcomes[0].system} on {before:%Y-%m-%d %H:%M} UTC; what was measured "
+            "once is no surer twice: measure again"
+        )
+    report = calibrate(results, model, accelerator, serving, calibration, served_name)
     store.add(*outcomes)
     return report
 
@@ -90,6 +102,7 @@ def _outcome(
     observed_at: datetime | None,
     source: str,
     calibration: Path | None,
+    measurement: str = "",
 ) -> Outcome:
     """What was observed beside what is predicted now."""
     load = run.load
@@ -111,6 +124,7 @@ def _outcome(
             "observed_cost": cost,
             **({} if observed_at is None else {"observed_at": observed_at}),
             "source": source,
+            "measurement": measurement,
         },
         "outcome",
     )
@@ -123,8 +137,8 @@ def _predicted(
     load: Load,
     price_per_hour: float | None,
     calibration: Path | None,
-) -> dict[str, float | None]:
-    """What is predicted at this moment, with the corrections known so far."""
+) -> dict[str, float | int | None]:
+    """What is predicted at this moment, with the corrections known so far, and how many of its own they rest on."""
     from deployment.physics.calibration_store import correction, observations
     from deployment.physics.estimate import prepare
     from deployment.physics.requests import check_load
@@ -136,4 +150,5 @@ def _predicted(
     cost = None
     if price_per_hour is not None:
         cost = serving.accelerators * price_per_hour / (figures.throughput.value * 3600) * 1e6
-    return {"predicted_ttft": figures.ttft.value, "predicted_tpot": figures.tpot.value, "predicted_cost": cost}
+    predicted = {"predicted_ttft": figures.ttft.value, "predicted_tpot": figures.tpot.value, "predicted_cost": cost}
+    return {**predicted, "corrected_by": int(known.tpot.points)}

@@ -50,6 +50,17 @@ class OutcomeStore:
         outcomes = [Outcome.parse({k: v for k, v in r.items() if k not in ("id", "system")}, self._name) for r in rows]
         return [outcome for outcome in outcomes if since is None or outcome.observed_at >= since]
 
+    def observed_at(self, system: str, measurement: str) -> datetime | None:
+        """When this file's loads were kept for the system; None: they were not."""
+        import sqlalchemy
+
+        columns = self._table.c
+        query = sqlalchemy.select(columns.observed_at)
+        query = query.where(columns.system == system, columns.measurement == measurement).limit(1)
+        with explain_database_errors(self._name), self._engine.connect() as connection:
+            found = connection.execute(query).scalar()
+        return None if found is None else datetime.fromisoformat(found)
+
     def systems(self) -> list[str]:
         """All systems that were measured, by name."""
         import sqlalchemy

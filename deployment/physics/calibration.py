@@ -2,8 +2,9 @@
 
     report = calibrate(Path("results.json"), model, accelerator, Serving(tp=2))
 
-What is kept are ratios to the uncorrected physics (`calibration_store.py`), so that calibrating twice with the same
-file only makes it surer, and a new fit needs no old corrections. Formats: `calibration_formats.py`.
+What is kept are ratios to the uncorrected physics (`calibration_store.py`), so that they do not depend on the
+corrections before them. The same file twice would only look surer: `deployment/feedback/recording.py` keeps it once.
+Formats: `calibration_formats.py`.
 """
 
 import math
@@ -20,13 +21,19 @@ from phases.errors import InputError
 
 
 def calibrate(
-    results: Path, model: Model, accelerator: Accelerator, serving: Serving, path: Path | None = None
+    results: Path,
+    model: Model,
+    accelerator: Accelerator,
+    serving: Serving,
+    path: Path | None = None,
+    served_name: str | None = None,
 ) -> dict[str, Any]:
     """Observe every load of a file and keep it. The report has the errors before and after, in percent.
 
-    Raises InputError for a file that cannot be read, and for loads that this system cannot have served.
+    `served_name`: what the server calls the model; None: as it is called. Raises InputError for a file that cannot be
+    read or measured another model, and for loads that this system cannot have served.
     """
-    runs = read_runs(results)
+    runs = read_runs(results, [served_name or model.name])
     path = path or file()
     before = correction(model.name, accelerator.name, serving.engine, observations(path))
     new = [observe(run, model, accelerator, serving) for run in runs]

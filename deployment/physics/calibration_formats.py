@@ -10,7 +10,7 @@ Formats as of vLLM 0.19 (`vllm/benchmarks/serve.py`) and GuideLLM 0.5 (`benchmar
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,14 @@ class Run:
     """As the server was asked for; empty where the file does not say."""
 
 
-def read_runs(path: Path) -> list[Run]:
-    """All measured loads of a file. Raises InputError for a file that is neither format or measured nothing."""
+def read_runs(path: Path, names: Collection[str] = ()) -> list[Run]:
+    """All measured loads of a file. `names`: of the model that it is of; none: any.
+
+    Raises InputError for a file that is neither format, measured nothing, or says that it measured another model.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: no JSON that can be read ({error})") from None
     try:
         if isinstance(content, Mapping) and "benchmarks" in content:
@@ -46,21 +49,35 @@ def read_runs(path: Path) -> list[Run]:
             runs = [_vllm(content)]
         else:
             raise InputError(f"{path}: neither GuideLLM's nor `vllm bench serve`'s results")
-    except (KeyError, TypeError, ZeroDivisionError, ValueError) as error:
+    except KeyError as error:
+        raise InputError(f"{path}: a result without {error}") from None
+    except (AttributeError, TypeError, ArithmeticError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: a result without {error}") from None
+        raise InputError(f"{path}: a result with a value that cannot be ({error})") from None
+    if not runs:
+        raise InputError(f"{path}: no benchmark in it: nothing was measured")
+    known = {_last(name) for name in names}
+    for run in runs:
+        if known and run.model and _last(run.model) not in known:
+            raise InputError(
+                f"{path}: it measured {run.model!r}, not {next(iter(names))}; name that model, or give "
+                f"--served-name {run.model} if the server calls it so"
+            )
     return [_sound(run, path) for run in runs]
+
+
+def _last(name: str) -> str:
+    """What is left of a model's name whoever's hub or folder it is in."""
+    return name.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
 def _vllm(content: Mapping[str, Any]) -> Run:
     count = content["completed"]
     prompt, output = content["total_input_tokens"] / count, content["total_output_tokens"] / count
-    rate, most = content.get("request_rate", "inf"), content.get("max_concurrency")
-    if most is not None and rate in ("inf", None, math.inf):
-        load = Load(round(prompt), round(output), concurrency=float(most))
-    elif rate in ("inf", None, math.inf):
-        load = Load(round(prompt), round(output), concurrency=float(count))
+    rate, most = content.get("request_rate"), content.get("max_concurrency")
+    if rate is None or float(rate) == math.inf:
+        load = Load(round(prompt), round(output), concurrency=float(count if most is None else most))
     else:
         load = Load(round(prompt), round(output), rate=float(content["request_throughput"]))
     return Run(load, content["mean_ttft_ms"] / 1e3, content["mean_tpot_ms"] / 1e3, str(content.get("model_id", "")))

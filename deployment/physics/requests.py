@@ -26,7 +26,10 @@ def check_load(load: Load, model: Model, serving: Serving) -> None:
 
 
 def check_split(model: Model, serving: Serving) -> None:
-    """Raises InputError where attention's heads do not divide, or a setting is no share."""
+    """Raises InputError where attention's heads do not divide, or a degree or a share cannot be."""
+    for name in ("tp", "pp", "dp"):
+        if getattr(serving, name) < 1:
+            raise InputError(f"{name} = {getattr(serving, name)}: at least 1")
     for group in model.layers:
         heads = group.heads if group.mixer in ("attention", "latent") else 0
         if heads % serving.tp:

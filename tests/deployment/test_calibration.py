@@ -91,11 +91,38 @@ def test_guidellm_closed_and_open_loop(tmp_path: Path) -> None:
         VLLM | {"mean_tpot_ms": 0.0},
         guidellm({"type_": "concurrent"}, inter_token_latency_ms=math.inf),
         {"benchmarks": [{"metrics": {}}]},
+        {"benchmarks": []},
+        {"benchmarks": [{"metrics": {"prompt_token_count": 3}}]},
+        {"benchmarks": ["x"]},
+        VLLM | {"request_rate": "fast"},
+        VLLM | {"total_input_tokens": math.inf},
+        VLLM | {"total_input_tokens": math.nan},
     ],
 )
 def test_results_that_say_nothing_are_refused(tmp_path: Path, content: Any) -> None:
+    path = saved(tmp_path / "bad.json", content)
+    with pytest.raises(InputError, match=r"bad\.json: "):
+        read_runs(path)
     with pytest.raises(InputError):
-        read_runs(saved(tmp_path / "bad.json", content))
+        calibrate(path, catalogue.model(MODEL), accelerator(GPU), SERVING)
+    assert observations() == ()
+
+
+@pytest.mark.parametrize("content", [VLLM, guidellm({"type_": "concurrent"})])
+def test_results_of_another_model_are_refused(tmp_path: Path, content: Any) -> None:
+    path, gpu = saved(tmp_path / "a.json", content), accelerator(GPU)
+    with pytest.raises(InputError, match=f"measured '{MODEL}', not Qwen/Qwen3-8B; .*--served-name {MODEL}"):
+        calibrate(path, catalogue.model("Qwen/Qwen3-8B"), gpu, SERVING)
+    assert observations() == ()
+    calibrate(path, catalogue.model("Qwen/Qwen3-8B"), gpu, SERVING, served_name=MODEL)
+    for name in (MODEL, MODEL.lower(), f"/models/{MODEL}/", "other/Llama-3.1-8B-Instruct"):
+        assert read_runs(path, [name])
+
+
+@pytest.mark.parametrize("split", [{"tp": 0}, {"tp": -2}, {"pp": 0}, {"dp": 0}])
+def test_no_accelerators_are_no_split(tmp_path: Path, split: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        calibrate(saved(tmp_path / "a.json", VLLM), catalogue.model(MODEL), accelerator(GPU), Serving(**split))
 
 
 def test_no_json_is_refused(tmp_path: Path) -> None:

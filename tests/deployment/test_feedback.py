@@ -2,9 +2,11 @@
 
 import math
 import random
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +16,14 @@ from deployment.feedback.recording import record
 from deployment.feedback.store import OutcomeStore
 from deployment.hardware import Accelerator
 from deployment.model import LayerGroup, Model
+from deployment.physics.calibration_store import Observation
 from deployment.serving import Load, Serving
 from phases.errors import ConfigError, InputError, MissingDependency, StorageError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def outcome(ratio: float = 1.0, hours: float = 0.0, model: str = "Qwen/Qwen3-8B") -> Outcome:
+def outcome(ratio: float = 1.0, hours: float = 0.0, model: str = "Qwen/Qwen3-8B", **change: Any) -> Outcome:
     return Outcome(
         model=model,
         accelerator="l4",
@@ -31,6 +34,7 @@ def outcome(ratio: float = 1.0, hours: float = 0.0, model: str = "Qwen/Qwen3-8B"
         predicted_tpot=0.05,
         observed_tpot=0.05 * ratio,
         observed_at=START + timedelta(hours=hours),
+        **change,
     )
 
 
@@ -69,6 +73,13 @@ def test_all_or_none(tmp_path: Path) -> None:
     store = OutcomeStore(tmp_path / "outcomes.sqlite")
     store.add()
     assert store.read() == []
+    trigger = "create trigger t before insert on outcomes when new.model = 'bad' begin select raise(abort, 'no'); end"
+    with sqlite3.connect(tmp_path / "outcomes.sqlite") as connection:
+        connection.execute(trigger)
+    connection.close()
+    with pytest.raises(StorageError):
+        store.add(outcome(), outcome(model="bad"), outcome())
+    assert store.read() == [], "neither the one before nor the one after"
     store.close()
 
 
@@ -81,8 +92,6 @@ def test_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_database_of_another_version(tmp_path: Path) -> None:
-    import sqlite3
-
     with sqlite3.connect(tmp_path / "old.sqlite") as connection:
         connection.execute("create table outcomes (id integer primary key, system text)")
     connection.close()
@@ -146,6 +155,31 @@ def test_change_is_found_and_dated() -> None:
     assert "has changed" in drift_text([seen])
 
 
+def test_a_sweep_is_one_point_in_time() -> None:
+    """Latency is ever further off the more requests are in flight: that is no change in time, however many loads."""
+    loads = [1 + 0.05 * step for step in range(12)]
+    sweeps = [outcome(ratio, hours, measurement=f"file {hours}") for hours in range(9) for ratio in loads]
+    (seen,) = drift(sweeps)
+    assert len(seen.points) == 9 and seen.changed_at is None
+    assert seen.points[0].observed / seen.points[0].predicted == pytest.approx(math.prod(loads) ** (1 / 12))
+    later = [outcome(1.5 * ratio, 9, measurement="file 9") for ratio in loads]
+    assert drift([*sweeps, *later])[0].changed_at == START + timedelta(hours=9)
+
+
+def test_bias_is_of_the_latest_correction() -> None:
+    """What was off before it was calibrated is not held against the corrected predictions."""
+    before = [outcome(1.3, hours, corrected_by=0) for hours in range(5)]
+    known = [Observation("Qwen/Qwen3-8B", "l4", "vllm", 0.26, 0.26)] * 5
+    (off,) = drift(before)
+    assert off.biased and not off.calibrated_since and "calibrate with these" in drift_text([off])
+    (taken_in,) = drift(before, known)
+    assert taken_in.calibrated_since and "calibrate with these" not in drift_text([taken_in])
+    (mended,) = drift([*before, outcome(1.01, 6, corrected_by=5)], known)
+    assert not mended.biased and mended.ratio == pytest.approx(1.01)
+    (again,) = drift([*before, outcome(0.8, 6, corrected_by=5)], known)
+    assert again.biased and not again.calibrated_since
+
+
 def test_false_alarms_are_rare() -> None:
     """Of unbiased, unchanged series 5 % are called biased, and 2 % of those of 30 outcomes alarm."""
     draw = random.Random(2)
@@ -184,17 +218,18 @@ def test_outcomes_correct_the_next_prediction(tmp_path: Path) -> None:
         )  # fmt: skip
 
     first = go(0.1, 0.01)
-    assert first.predicted_ttft and first.predicted_tpot and first.predicted_cost
+    assert first.predicted_ttft and first.predicted_tpot and first.predicted_cost and first.corrected_by == 0
+    assert go(0.1, 0.01).corrected_by == 1
     calibration.unlink()
     truth = (1.3 * first.predicted_ttft, 1.3 * first.predicted_tpot)
     errors = [abs(go(*truth).log_ratio("tpot") or 0.0) for _ in range(8)]
     assert errors[0] == pytest.approx(math.log(1.3), rel=0.01)
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.3 * errors[0]
-    assert len(store.read()) == 9
+    assert len(store.read()) == 10
     with pytest.raises(ConfigError, match="observed_tpot"):
         go(0.1, -1.0)
     with pytest.raises(InputError):
         record(store, model, h100, Serving(), Load(0, 200, concurrency=8), ttft=1, tpot=1, calibration=calibration)
-    assert len(store.read()) == 9
+    assert len(store.read()) == 10
     store.close()

@@ -33,15 +33,16 @@ def test_a_load_test_corrects_and_is_kept(here: Path, capsys: pytest.CaptureFixt
     assert told["loads"] == 1 and told["tpot"]["error_after_percent"] < told["tpot"]["error_before_percent"]
     assert main(["outcomes"]) == 0
     said = capsys.readouterr().out
-    assert "Qwen/Qwen3-8B on l40s (vllm) | tpot" in said and "biased" in said
+    assert "Qwen/Qwen3-8B on l40s (vllm) | tpot" in said and "biased, calibrated since" in said
+    assert "measure again" in said and "calibrate with these" not in said
     assert main(["outcomes", "--list", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)[0]
     assert first["observed_tpot"] == pytest.approx(0.06) and first["predicted_tpot"] > 0
 
 
 def test_what_was_measured_moves_the_next_prediction(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(4):
-        assert main(["calibrate", str(results(here / "r.json", 60.0)), *SYSTEM]) == 0
+    for index in range(4):
+        assert main(["calibrate", str(results(here / "r.json", 60.0 + index / 1000)), *SYSTEM]) == 0
     capsys.readouterr()
     assert main(["outcomes", "--list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -52,6 +53,7 @@ def test_what_was_measured_moves_the_next_prediction(here: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("file", "system", "wanted"),
     [
+        ("r.json", [*SYSTEM, "--tp", "0"], "tp = 0"),
         ("none.json", SYSTEM, "none.json: no JSON"),
         ("r.json", ["--model", "Qwen/Qwen3-8", "--accelerator", "l40s"], "near it: Qwen/Qwen3-8B"),
         ("r.json", ["--model", "Qwen/Qwen3-8B", "--accelerator", "l40z"], "l40"),
@@ -66,6 +68,18 @@ def test_bad_input_keeps_nothing(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and wanted in said[0]
     assert not (here / "checkpoints" / "calibration.json").exists()
+
+
+def test_a_file_is_recorded_once_for_a_system(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(results(here / "r.json", 60.0))
+    assert main(["calibrate", file, *SYSTEM]) == 0
+    kept = (here / "checkpoints" / "calibration.json").read_bytes()
+    assert main(["calibrate", file, *SYSTEM]) == 2
+    assert "it was recorded for Qwen/Qwen3-8B on l40s (vllm) on 20" in capsys.readouterr().err
+    assert (here / "checkpoints" / "calibration.json").read_bytes() == kept
+    assert main(["calibrate", file, *SYSTEM[:-1], "a100-80gb-sxm"]) == 0, "the other system may have been a slip"
+    assert main(["calibrate", file, *SYSTEM[:-1], "l4"]) == 2
+    assert "2 requests/s overload" in capsys.readouterr().err.replace("1.98", "2")
 
 
 def test_a_triage_has_reasons_and_costs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
