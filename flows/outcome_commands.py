@@ -58,8 +58,15 @@ def calibrate(arguments: argparse.Namespace) -> int:
     )
     store = OutcomeStore(arguments.store)
     model, place = find_model(arguments.model), accelerator(arguments.accelerator)
-    told = {"price_per_hour": arguments.price, "served_name": arguments.served_name}
-    report = record_results(store, arguments.results, model, place, serving, **told)
+    report = record_results(
+        store,
+        arguments.results,
+        model,
+        place,
+        serving,
+        price_per_hour=arguments.price,
+        served_name=arguments.served_name,
+    )
     store.close()
     if arguments.json:
         print(json.dumps(report, indent=2))

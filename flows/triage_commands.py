@@ -77,7 +77,7 @@ def _need(arguments: argparse.Namespace) -> "Need":
         try:
             given = yaml.safe_load(arguments.file.read_text("utf-8")) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{arguments.file}: cannot be read as YAML ({error})") from None
+            raise InputError(f"{arguments.file}: cannot be read as YAML ({' '.join(str(error).split())})") from None
         if not isinstance(given, dict):
             raise InputError(f"{arguments.file}: a need is a mapping of settings, e.g. `requests_per_day: 50000`")
     over = {key: getattr(arguments, key, None) for key in Need.model_fields}

@@ -7,11 +7,11 @@
     python -m deployment.market.importing plain offers.csv
 
 Each format's file says where its list is found (`formats/`). Prices are merged into the file in force (`FORGE_OFFERS`,
-else the shipped one; `--store` names another): of the same offer the newer one stays. What was left out is counted.
+else the shipped one; `--store` names another): of the same offer the newer one stays, and what a newer list of the same
+source no longer has in a region is dropped (but for `plain`, which may be a part). What was left out is counted.
 """
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from deployment.hardware import Offer
 from deployment.market.formats import gcp_prices, go_prices, instance_types, skypilot
-from deployment.market.offers import SHIPPED
-from deployment.market.store import merge, read_offers, write_offers
+from deployment.market.offers import file as offers_in_force
+from deployment.market.store import identity, merge, read_offers, write_offers
 from phases.errors import ForgeError, InputError
 
 
@@ -30,14 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         offers, left_out = read(options.format, options.files, options.cloud, options.date)
-        store = options.store or Path(os.environ.get("FORGE_OFFERS", SHIPPED))
+        store = options.store or offers_in_force()
         old = read_offers(store) if store.exists() else []
-        merged = merge(old, offers)
+        merged = merge(old, offers, complete=options.format != "plain")
         write_offers(store, merged)
     except ForgeError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(f"{len(offers)} offers read; {store} has {len(merged)}, {len(merged) - len(old)} more than before")
+    gone = len({identity(offer) for offer in old} - {identity(offer) for offer in merged})
+    print(f"{len(offers)} offers read; {store} has {len(merged)}, {len(merged) - len(old) + gone} new, {gone} dropped")
     for reason, number in left_out.most_common():
         print(f"left out: {number} prices {reason}")
     return 0

@@ -20,6 +20,7 @@ from deployment.market.accelerators import accelerator
 from deployment.market.store import read_offers
 from phases.errors import InputError
 
+VARIABLE = "FORGE_OFFERS"
 SHIPPED = Path(__file__).parent / "data" / "offers.csv"
 
 
@@ -63,11 +64,18 @@ def offers(
 
 def all_offers() -> tuple[Offer, ...]:
     """Every offer of the file in force, in its order."""
-    path = Path(os.environ.get("FORGE_OFFERS", SHIPPED))
+    path = file()
     try:
         return _read(path, path.stat().st_mtime_ns)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file of offers; FORGE_OFFERS names it") from None
+        raise InputError(f"{path}: no such file of offers; {VARIABLE} names it") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {VARIABLE} names it") from None
+
+
+def file() -> Path:
+    """Where the offers in force are: the shipped ones, or where FORGE_OFFERS says."""
+    return Path(os.environ.get(VARIABLE) or SHIPPED)
 
 
 @lru_cache(maxsize=2)

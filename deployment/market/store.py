@@ -9,7 +9,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import lru_cache
@@ -66,14 +66,24 @@ def identity(offer: Offer) -> tuple[str, str, str, bool]:
     return offer.cloud, offer.instance, offer.region, offer.spot
 
 
-def merge(old: Iterable[Offer], new: Iterable[Offer]) -> list[Offer]:
-    """Both; of the same offer the newer price, and of the same day the one in `new`."""
-    kept = {identity(offer): offer for offer in old}
+def merge(old: Iterable[Offer], new: Sequence[Offer], *, complete: bool = False) -> list[Offer]:
+    """Both; of the same offer the newer price, and of the same day the one in `new`.
+
+    `complete`: `new` has everything that its source has of each cloud and region that it names, so that older offers
+    of that source there, which it no longer has, are no longer let and are dropped.
+    """
+    lists = {_list(offer): offer.date for offer in new} if complete else {}
+    kept = {identity(offer): offer for offer in old if offer.date > lists.get(_list(offer), "")}
     for offer in new:
         before = kept.get(identity(offer))
         if before is None or offer.date >= before.date:
             kept[identity(offer)] = offer
     return list(kept.values())
+
+
+def _list(offer: Offer) -> tuple[str, str, str]:
+    """The part of a price list that an offer stands in."""
+    return offer.cloud, offer.source, offer.region
 
 
 def checked(offer: Offer) -> Offer:

@@ -1,6 +1,8 @@
 """What a request may choose from: models of the atlas and offers of the market, filtered as it says."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from deployment.atlas import catalogue as atlas
 from deployment.hardware import Accelerator, Offer
@@ -11,6 +13,7 @@ from deployment.planning.fleet import CPU
 from deployment.planning.own_agent import OwnAgent
 from deployment.planning.renting import by_accelerator
 from deployment.planning.request import Request
+from deployment.planning.score import PERMISSIVE
 from phases.errors import InputError
 
 
@@ -36,6 +39,7 @@ def catalogue(request: Request, agent: OwnAgent | None = None) -> Catalogue:
     Raises InputError for a name that is not known (with the nearest), and where the filters leave nothing.
     """
     chosen = (agent.model,) if agent else chosen_models(request)
+    _check_words(request, chosen)
     wanted = tuple(name if name == CPU else hardware.accelerator(name).name for name in request.accelerators) or None
     found = market.offers(
         clouds=request.clouds or None,
@@ -50,6 +54,8 @@ def catalogue(request: Request, agent: OwnAgent | None = None) -> Catalogue:
     known = {name: hardware.accelerator(name) for name in grouped if name != CPU}
     vendors = {vendor.lower() for vendor in request.vendors}
     usable = {name: a for name, a in known.items() if not vendors or a.vendor.lower() in vendors}
+    if not usable and CPU not in grouped:
+        raise InputError(_nothing(request))
     return Catalogue(chosen, grouped, usable, agent)
 
 
@@ -64,10 +70,30 @@ def chosen_models(request: Request) -> tuple[Model, ...]:
     return tuple(left)
 
 
+def _check_words(request: Request, chosen: Sequence[Model]) -> None:
+    """Raises InputError, with the nearest, for a vendor, a licence or a score that there is none of: a slip."""
+    everyone = (*atlas.models(), *chosen)
+    licences = {model.licence.lower() for model in everyone} | PERMISSIVE | {"permissive"}
+    scores = {score.benchmark for model in everyone for score in model.quality}
+    _check("vendor", request.vendors, {one.vendor.lower() for one in hardware.accelerators()})
+    _check("licence", request.licences, licences)
+    _check("score", [request.quality.benchmark] if request.quality else [], scores)
+
+
+def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    listed = {name.lower(): name for name in sorted(known)}
+    for name in names:
+        if name.lower() not in listed:
+            near = [listed[one] for one in get_close_matches(name.lower(), listed, 3, 0.5)]
+            hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(listed.values())}"
+            raise InputError(f"nothing is of {what} '{name}': {hint}")
+
+
 def _nothing(request: Request) -> str:
     """Why there is no offer, in the filters that were set."""
     filters = {
-        "cloud": request.clouds, "region": request.regions, "accelerator": request.accelerators
+        "cloud": request.clouds, "region": request.regions, "accelerator": request.accelerators,
+        "vendor": request.vendors,
     }  # fmt: skip
     said = "; ".join(f"{name} {', '.join(values)}" for name, values in filters.items() if values) or "these filters"
     everywhere = market.offers()

@@ -75,7 +75,10 @@ def common_benchmark(models: Sequence[Model], request: Request, workload: Worklo
 
 
 def _on_cpus(source: Catalogue, request: Request, workload: Workload) -> list[Fleet | Rejection]:
-    """A forge's agent on CPUs, where it may be and they are on offer."""
+    """A forge's agent on CPUs, where it may be and they are on offer; other models are rejected where CPUs are named."""
+    if source.agent is None and CPU in request.accelerators:
+        words = "only a forge's agent runs on CPUs (give its run as the report)"
+        return [Rejection(f"{m.name} on {CPU}", m.name, CPU, "engine", CPU, "a GPU", "", words) for m in source.models]
     if source.agent is None or CPU not in source.offers or model_gate(source.agent.model, request, workload):
         return []
     return [processors.solve(source.agent, workload, request.max_replicas)]

@@ -74,9 +74,12 @@ def _value(key: str, text: str) -> Any:
     import yaml
 
     field = Request.model_fields.get(key)
-    if "," in text or (field is not None and "tuple" in str(field.annotation)):
-        return [yaml.safe_load(part) for part in text.split(",") if part]
-    return yaml.safe_load(text)
+    try:
+        if "," in text or (field is not None and "tuple" in str(field.annotation)):
+            return [yaml.safe_load(part) for part in text.split(",") if part]
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"what-if '{key}={text}': '{text}' is no value; write a number, a word or A,B,C") from None
 
 
 def put(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:

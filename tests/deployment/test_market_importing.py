@@ -126,6 +126,26 @@ def test_the_command_merges_and_counts(
     assert len(read_offers(store)) == len(all_offers()) == 4
 
 
+def test_what_a_newer_list_no_longer_has_is_dropped(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store.csv"
+
+    def imported(text: str, day: str) -> set[str]:
+        assert main(["gcp", str(write("g.json", text)), "--date", day, "--store", str(store)]) == 0
+        return {f"{offer.region} {offer.instance} {offer.spot:d}" for offer in read_offers(store)}
+
+    one, two = '"g2-standard-4": 0.7', '"g2-standard-24": 2.0'
+    both = f'{{"prices": {{"a": {{"on_demand": {{{one}, {two}}}}}, "b": {{"on_demand": {{{one}}}}}}}}}'
+    less = f'{{"prices": {{"a": {{"on_demand": {{{one}}}, "spot": {{{one}}}}}}}}}'
+    before = imported(both, "2026-08-03")
+    assert len(before) == 3
+    after = {"a g2-standard-4 0", "a g2-standard-4 1", "b g2-standard-4 0"}
+    assert imported(less, "2026-09-01") == after, "region b is not in the list: it says nothing of it"
+    assert "1 new, 1 dropped" in capsys.readouterr().out
+    assert imported(both, "2026-08-03") == after | before, "an older list drops nothing"
+
+
 @pytest.mark.parametrize(
     ("arguments", "text", "said"),
     [

@@ -101,6 +101,9 @@ def test_a_team_names_its_own_prices(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FORGE_OFFERS", str(tmp_path / "none.csv"))
     with pytest.raises(InputError, match="none.csv: no such file of offers"):
         offers()
+    monkeypatch.setenv("FORGE_OFFERS", str(own / "x"))
+    with pytest.raises(InputError, match="x: cannot be read"):
+        offers()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from deployment.market.store import COLUMNS
 from deployment.planning.recommend import recommend
 from deployment.planning.request import Request
 from deployment.planning.what_if import rows, what_if
+from phases.errors import InputError
 
 
 def asked(**settings: object) -> Request:
@@ -60,3 +61,32 @@ def test_a_what_if_says_where_an_instance_can_be_taken_away() -> None:
     alternatives = what_if(asked(rank="cost"), ["spot=true"])
     rented = dict(rows(alternatives))["rented"]
     assert [cell.endswith(" spot") for cell in rented] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"vendors": ["nvida"]}, "vendor 'nvida': did you mean nvidia"),
+        ({"licences": ["mit", "apachee-2.0"]}, "licence 'apachee-2.0': did you mean apache-2.0"),
+        ({"quality": {"benchmark": "MMLUPro", "at_least": 60}}, "score 'MMLUPro': did you mean MMLU-Pro"),
+        ({"quality": {"benchmark": "zzz", "at_least": 60}}, "known: GPQA Diamond"),
+        ({"vendors": ["amd"]}, "nothing on offer for accelerator l4; vendor amd"),
+    ],
+)
+def test_a_slip_gets_the_nearest_and_no_empty_answer(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        recommend(asked(**settings))
+
+
+def test_words_are_known_in_any_case() -> None:
+    settings = {"vendors": ["NVIDIA"], "licences": ["Permissive"], "quality": {"benchmark": "mmlu-pro", "at_least": 1}}
+    recommend(asked(models=[], max_parameters=1e9, **settings))
+
+
+def test_models_on_cpus_are_rejected_with_the_reason() -> None:
+    answer = recommend(asked(accelerators=["cpu"]))
+    assert answer.chosen is None
+    assert [str(one) for one in answer.nearest] == [
+        "Qwen/Qwen3-8B on cpu: engine cpu where a GPU is the limit; only a forge's agent runs on CPUs (give its run as "
+        "the report)"
+    ]

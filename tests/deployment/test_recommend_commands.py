@@ -90,6 +90,9 @@ def test_a_request_file_under_the_options(tmp_path, capsys):
         (["--report", "x", "--model", "y"], "do not go together"),
         (["--what-if", "nonsense"], "KEY=VALUE"),
         (["--tp", "0"], "tensor_parallel"),
+        (["--request", "/"], "^/: not YAML"),
+        (["--what-if", "budget_per_month=["], r"^what-if 'budget_per_month=\[': '\[' is no value; [^\n]*$"),
+        (["--what-if", "models=a,["], "is no value"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(options, said):
