@@ -13,6 +13,7 @@ The cluster is that of the kubeconfig; its credentials are read by the official 
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--namespace", default="", metavar="NAME", help="where to (default: the context's)")
     add("--context", metavar="NAME", help="of the kubeconfig (default: its current one)")
     add("--kubeconfig", type=Path, metavar="FILE", help="default: $KUBECONFIG, or ~/.kube/config")
-    add("--timeout", type=float, default=1800.0, metavar="S", help="wait so long until it serves (default: 1800)")
+    # The default is the rollout's own, longer than a checkpoint may take to load.
+    add("--timeout", type=float, metavar="S", help="wait so long until it serves (default: 4200)")
     add("--dry-run", action="store_true", help="let the server check everything, and change nothing")
     add("--force", action="store_true", help="take over fields that another tool owns")
     add("--check", action="store_true", help="check on this machine, without a cluster")
@@ -54,23 +56,27 @@ def deploy(arguments: argparse.Namespace) -> int:
     """Check, apply, wait; or take everything back."""
     from flows.console import say  # tqdm: the command line itself works with nothing installed
 
-    if arguments.timeout <= 0:
+    if arguments.timeout is not None and not 0 < arguments.timeout < math.inf:
         raise InputError(f"--timeout {arguments.timeout:g}: give seconds above 0")
     manifests = [one for path in arguments.manifests for one in read(path)]
     if arguments.check:
         return _check(manifests, arguments)
     from deployment.cluster.connection import connect
-    from deployment.cluster.rollout import roll_out
+    from deployment.cluster.rollout import TIMEOUT_SECONDS, roll_out
+    from flows.up import Stopped, stop_signals
 
-    with connect(arguments.kubeconfig, arguments.context, arguments.namespace) as cluster:
-        done = roll_out(
-            cluster,
-            manifests,
-            timeout_s=arguments.timeout,
-            dry_run=arguments.dry_run,
-            force=arguments.force,
-            say=lambda line: say(f"deploy: {line}"),
-        )
+    try:
+        with stop_signals(), connect(arguments.kubeconfig, arguments.context, arguments.namespace) as cluster:
+            done = roll_out(
+                cluster,
+                manifests,
+                timeout_s=arguments.timeout or TIMEOUT_SECONDS,
+                dry_run=arguments.dry_run,
+                force=arguments.force,
+                say=lambda line: say(f"deploy: {line}"),
+            )
+    except Stopped:
+        raise KeyboardInterrupt from None
     if arguments.json:
         result = {"namespace": cluster.namespace, "objects": [{"object": o.object, "action": o.action} for o in done]}
         print(json.dumps(result, indent=2))
@@ -101,10 +107,12 @@ def read(path: Path) -> list[Manifest]:
 
 def _check(manifests: list[Manifest], arguments: argparse.Namespace) -> int:
     """Kubernetes' own kinds against the client's models, others against their CRDs."""
+    from deployment.cluster.allowed import check_shape
     from deployment.cluster.builtin import is_builtin, problems
     from deployment.cluster.connection import place
     from deployment.manifests.structural import read_crds, violations
 
+    check_shape(manifests)
     crds = read_crds(arguments.schemas) if arguments.schemas else {}
     found = {place(one): problems(one) if is_builtin(one) else violations(one, crds) for one in manifests}
     wrong = [f"{name}: {line}" for name, lines in found.items() for line in lines]
@@ -139,13 +147,28 @@ def _plan(path: Path) -> dict[str, Any]:
     file = path / "plan.json" if path.is_dir() else path
     try:
         plan = json.loads(file.read_text(encoding="utf-8"))
-        if not (plan["timing"] and plan["candidate"]["load"] and plan["candidate"]["replicas"] and plan["served_name"]):
+        _check_numbers(plan["candidate"])
+        if not (plan["timing"] and isinstance(plan["served_name"], str)):
             raise ValueError("parts of it are empty")
     except FileNotFoundError:
         raise InputError(f"{file}: no such file; give what `forge recommend --manifests DIR` wrote") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: no plan ({error}); write it anew with `forge recommend --manifests`") from None
     return dict(plan)
+
+
+def _check_numbers(candidate: dict[str, Any]) -> None:
+    """Raise `ValueError` where a number that is worked with is none."""
+    load = candidate["load"]
+    whole = {name: load[name] for name in ("prompt_tokens", "output_tokens")} | {"replicas": candidate["replicas"]}
+    for name, value in whole.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} is {value!r}, not a whole number above 0")
+    times = {name: candidate["estimate"][name]["value"] for name in ("ttft", "tpot")}
+    rates = {name: load[name] for name in ("rate", "concurrency") if load[name] is not None}
+    for name, value in (times | rates).items():
+        if type(value) not in (int, float) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value!r}, not a number")
 
 
 def _play(timing: "Timing", candidate: dict[str, Any], as_json: bool) -> int:

@@ -4,19 +4,18 @@
         cluster.apply(manifest, dry_run=True)
 
 The official client does the talking (kubernetes.dynamic; server-side apply, kubernetes.io/docs/reference/using-api).
-Every failure becomes an `InputError` of one line that says what the server said and nothing of the request: headers
-hold the token, and a request's body may hold what is nobody's business.
+Every failure becomes an `InputError` of one line (`answers.py`).
 """
 
-import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from deployment.cluster.answers import one_line, said
 from phases.errors import InputError, MissingDependency
 
 Manifest = dict[str, Any]
@@ -24,19 +23,14 @@ MANAGER = "agent-forge"
 """Owner of the fields that are applied."""
 REQUEST_SECONDS = 30
 _GONE = 410
-_ADVICE = {
-    401: "log in again, or choose another --context",
-    403: "ask for that right, or choose another --namespace",
-    404: "it does not exist there; create the namespace first",
-    409: "another tool owns these fields; --force takes them over",
-    422: "the server refuses the manifest; mend the field that it names",
-}
-_Result = TypeVar("_Result")
+_TRIES = 5
+"""To replace an object that its controller changes meanwhile."""
 
 
 def place(manifest: Manifest) -> str:
     """`Deployment/qwen` for messages."""
-    return f"{manifest.get('kind')}/{manifest.get('metadata', {}).get('name')}"
+    about = manifest.get("metadata")
+    return f"{manifest.get('kind')}/{about.get('name') if isinstance(about, dict) else None}"
 
 
 class Cluster:
@@ -60,7 +54,7 @@ class Cluster:
                 return None
             return found
 
-        return _said(f"read {place(manifest)}", read)
+        return said(f"read {place(manifest)}", read)
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = False) -> Manifest:
         """Server-side apply; what the object is then. `dry_run`: the server checks and admits, and stores nothing."""
@@ -80,18 +74,52 @@ class Cluster:
             done: Manifest = made.to_dict()
             return done
 
-        return _said(f"{'check' if dry_run else 'apply'} {place(manifest)}", act)
+        return said(f"{'check' if dry_run else 'apply'} {place(manifest)}", act)
+
+    def listed(self, version: str, kind: str, labels: Mapping[str, str] | None = None) -> list[Manifest]:
+        """All objects of a kind in the namespace, or those with `labels`."""
+        resource = self._resource({"apiVersion": version, "kind": kind})
+        selector = {"label_selector": ",".join(f"{k}={v}" for k, v in labels.items())} if labels else {}
+
+        def read() -> list[Manifest]:
+            found = resource.get(namespace=self.namespace, _request_timeout=REQUEST_SECONDS, **selector).to_dict()
+            # A list says the kind once; what is done to an object needs it in each.
+            return [{**one, "apiVersion": version, "kind": kind} for one in found.get("items") or ()]
+
+        return said(f"list {kind}", read)
 
     def put_back(self, before: Manifest) -> None:
-        """Make an object what it was. Custom resources want the version that is being replaced."""
-        now = self.get(before)
+        """Make an object what it was, with the owners that its fields had.
+
+        A replaced field is its replacer's, and the next apply would be refused as another tool's conflict.
+        """
+        resource, where = self._resource(before), self._where(before)
         body = {key: value for key, value in before.items() if key != "status"}
         about = {k: v for k, v in before["metadata"].items() if k not in ("managedFields", "resourceVersion", "uid")}
-        body["metadata"] = about | ({"resourceVersion": now["metadata"]["resourceVersion"]} if now else {})
-        resource = self._resource(before)
-        act = resource.replace if now else resource.create
-        where = self._where(before) if now else {"namespace": self._where(before)["namespace"]}
-        _said(f"put back {place(before)}", lambda: act(body=body, _request_timeout=REQUEST_SECONDS, **where))
+
+        def act() -> None:
+            from kubernetes.dynamic.exceptions import ConflictError
+
+            for tries_left in reversed(range(_TRIES)):
+                now = self.get(before)
+                if now is None:
+                    made = {**body, "metadata": about}
+                    resource.create(body=made, namespace=where["namespace"], _request_timeout=REQUEST_SECONDS)
+                    return
+                # Custom resources want the version that is being replaced.
+                made = {**body, "metadata": {**about, "resourceVersion": now["metadata"]["resourceVersion"]}}
+                try:
+                    resource.replace(body=made, **where, _request_timeout=REQUEST_SECONDS)
+                    return
+                except ConflictError:
+                    if not tries_left:
+                        raise
+
+        said(f"put back {place(before)}", act)
+        if owners := before["metadata"].get("managedFields"):
+            patch, kind = {"metadata": {"managedFields": owners}}, "application/merge-patch+json"
+            options = {"content_type": kind, "_request_timeout": REQUEST_SECONDS}
+            said(f"give {place(before)} back", lambda: resource.patch(body=patch, **where, **options))
 
     def delete(self, manifest: Manifest) -> None:
         """Delete an object with all that it owns; one that is gone already is fine."""
@@ -104,7 +132,7 @@ class Cluster:
             with suppress(NotFoundError):
                 resource.delete(**self._where(manifest), **options)
 
-        _said(f"delete {place(manifest)}", act)
+        said(f"delete {place(manifest)}", act)
 
     def changes(self, manifest: Manifest, version: str, seconds: int) -> Iterator[Manifest]:
         """The object after each change, for at most so long; the server may end it earlier."""
@@ -132,7 +160,7 @@ class Cluster:
                 raise
 
         while True:
-            event = _said(f"watch {place(manifest)}", following)
+            event = said(f"watch {place(manifest)}", following)
             if event is None or event["type"] == "DELETED":
                 return
             yield event["raw_object"]
@@ -155,7 +183,7 @@ class Cluster:
                     f"the cluster does not know {kind} ({version}); install its operator, or apply other manifests"
                 ) from None
 
-        return _said(f"look for {kind}", find)
+        return said(f"look for {kind}", find)
 
 
 @contextmanager
@@ -173,12 +201,17 @@ def connect(kubeconfig: Path | None = None, context: str | None = None, namespac
     logging.getLogger("kubernetes").setLevel(logging.CRITICAL)  # at debug it logs requests, with their tokens
     try:
         configuration, own = _configuration(kubeconfig, context)
-    except (ConfigException, OSError, TypeError, ValueError) as error:
-        raise InputError(f"no cluster: {_line(str(error))}; give --kubeconfig and --context") from None
+    except Exception as error:  # the clients of clouds, which find the credentials, have errors of their own
+        why = one_line(str(error)) or type(error).__name__
+        if isinstance(error, ConfigException):
+            why = why.split(" in ")[0]  # what follows is the entry itself, and may hold a token
+        raise InputError(f"no cluster: {why}; give --kubeconfig and --context") from None
+    if not str(configuration.host).startswith(("http://", "https://")):
+        raise InputError("no cluster: its address is neither http:// nor https://; mend `server` in the kubeconfig")
     configuration.retries = False  # a refused connection is said once, at once
     with tempfile.TemporaryDirectory() as cache, api.ApiClient(configuration) as client:
         # The client keeps what a cluster serves in a shared file for ever: a new CRD would not be seen.
-        dynamic = _said("reach the cluster", lambda: DynamicClient(client, cache_file=str(Path(cache, "apis.json"))))
+        dynamic = said("reach the cluster", lambda: DynamicClient(client, cache_file=str(Path(cache, "apis.json"))))
         yield Cluster(dynamic, namespace or own)
 
 
@@ -197,30 +230,3 @@ def _configuration(kubeconfig: Path | None, context: str | None) -> tuple[Any, s
     contexts, active = config.list_kube_config_contexts(path)
     chosen = next((one for one in contexts if one["name"] == context), active)
     return configuration, chosen["context"].get("namespace") or "default"
-
-
-def _said(what: str, act: Callable[[], _Result]) -> _Result:
-    """The result of `act`; the client's and the network's errors as one line."""
-    from kubernetes.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
-    try:
-        return act()
-    except ApiException as error:
-        advice = _ADVICE.get(error.status or 0, "try again, or ask who runs the cluster")
-        raise InputError(f"cannot {what}: {_answer(error)}; {advice}") from None
-    except HTTPError as error:
-        reason = type(getattr(error, "reason", None) or error).__name__
-        raise InputError(f"cannot {what}: no answer from the cluster ({reason}); check its address") from None
-
-
-def _answer(error: Any) -> str:
-    """The server's own words: the message of its Status, and nothing of the request."""
-    body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body or ""
-    with suppress(ValueError, AttributeError):
-        return f"{error.status} {_line(str(json.loads(body)['message']))}"
-    return f"{error.status} {error.reason}"
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:400]

@@ -1,30 +1,29 @@
 """A rollout: everything checked by the server first, then applied, watched until it serves, or taken back.
 
-    states = roll_out(cluster, manifests, timeout_s=1800, say=print)
+    states = roll_out(cluster, manifests, say=print)
 
 Nothing is stored before the server has accepted a dry run of all manifests. If one of them is refused later, fails or
-is not ready in time, or the user presses Ctrl-C, what was there before is put back and what is new is deleted, in
-reverse order: a deployment that serves goes on serving.
+is not ready in time, or the rollout is interrupted by whatever it be, what was there before is put back and what is new
+is deleted, in reverse order. Replicas are replaced one at a time and without spare ones: of several the others go on
+serving meanwhile, a single one is away until the new one, or the old one put back, has loaded. A Service turns to pods
+of another shape when these are ready, and then what served before is deleted.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from deployment.cluster.allowed import check_kinds, check_shape
 from deployment.cluster.connection import Cluster, Manifest, place
-from deployment.cluster.readiness import Readiness, readiness
+from deployment.cluster.leftovers import as_scaled, leftovers, scalers
+from deployment.cluster.pods import pods, uid
+from deployment.cluster.waiting import Say, wait
 from phases.errors import InputError
 
-KINDS = {
-    "Deployment", "StatefulSet", "Service", "HorizontalPodAutoscaler", "ScaledObject", "ServiceMonitor",
-    "InferenceService", "LLMInferenceService", "ConfigMap",
-}  # fmt: skip
-"""What may be applied: what plans consist of. No Secret, no role, nothing of the cluster's own."""
-WATCH_SECONDS = 60
-"""One watch lasts at most so long; then the object is read again."""
-PAUSE_SECONDS = 0.2
-"""Before the next watch: a server may end one at once."""
+TIMEOUT_SECONDS = 4200.0
+"""Longer than a checkpoint may take to load (`LOAD_SECONDS` of the manifests), with time to find a node before."""
+_Pair = tuple[Manifest, Manifest | None]
+"""What is applied, and what was there before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,97 +33,72 @@ class Applied:
     object: str
     """`Deployment/qwen`."""
     action: str
-    """`created`, `changed`, or `checked` (a dry run)."""
+    """`created`, `changed`, `deleted`, or `checked` (a dry run)."""
 
 
 def roll_out(
     cluster: Cluster,
     manifests: Sequence[Manifest],
     *,
-    timeout_s: float = 1800.0,
+    timeout_s: float = TIMEOUT_SECONDS,
     dry_run: bool = False,
     force: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> list[Applied]:
     """Apply `manifests` and wait until all of them serve.
 
     Raises `InputError` with the server's reason; the cluster is then as it was before, or the message says what is not.
     """
-    _check(manifests)
+    check_shape(manifests)
+    check_kinds(manifests)
     before = [cluster.get(one) for one in manifests]
+    manifests = as_scaled(manifests, before, scalers(cluster))
     for one in manifests:
         cluster.apply(one, dry_run=True, force=force)
     say(f"the server accepts all {len(manifests)}")
     if dry_run:
         return [Applied(place(one), "checked") for one in manifests]
-    touched: list[tuple[Manifest, Manifest | None]] = []
+    stale = _stale(cluster, manifests, say)
+    known = {uid(pod) for old in before if old for pod in pods(cluster, old)}
+    pairs = list(zip(manifests, before, strict=True))
+    touched: list[_Pair] = []
+    until = time.monotonic() + timeout_s
     try:
-        for one, old in zip(manifests, before, strict=True):
-            touched.append((one, old))
-            cluster.apply(one, force=force)
-            say(f"{place(one)} {'changed' if old else 'created'}")
-        _wait(cluster, manifests, timeout_s, say)
-    except (InputError, KeyboardInterrupt) as error:
+        for group in ([p for p in pairs if not _turns(*p)], [p for p in pairs if _turns(*p)]):
+            for one, old in group:
+                touched.append((one, old))
+                cluster.apply(one, force=force)
+                say(f"{place(one)} {'changed' if old else 'created'}")
+            wait(cluster, [one for one, _ in group], until, known, say)
+        for one in stale:
+            touched.append((one, one))
+            cluster.delete(one)
+            say(f"{place(one)} deleted: the plan no longer has it")
+    except BaseException as error:  # whatever it is, nothing may stay half done
         left = _take_back(cluster, touched, say)
-        if isinstance(error, KeyboardInterrupt):
+        if not isinstance(error, InputError):
+            say(_outcome(left))
             raise
         raise InputError(f"{error}; {_outcome(left)}") from None
-    return [Applied(place(one), "changed" if old else "created") for one, old in touched]
+    done = [Applied(place(one), "changed" if old else "created") for one, old in pairs]
+    return [*done, *(Applied(place(one), "deleted") for one in stale)]
 
 
-def _check(manifests: Sequence[Manifest]) -> None:
-    """Raise `InputError` for what is no manifest of a plan."""
-    if not manifests:
-        raise InputError("there is nothing to apply; give manifests that `forge recommend --manifests` wrote")
-    for one in manifests:
-        about: Any = one.get("metadata")
-        if not (isinstance(about, dict) and about.get("name") and one.get("apiVersion")):
-            raise InputError(f"{one.get('kind') or 'a document'}: no manifest; it needs apiVersion and metadata.name")
-        if one.get("kind") not in KINDS:
-            raise InputError(f"{place(one)}: forge deploy applies {', '.join(sorted(KINDS))}; use kubectl for the rest")
-    scalers = [one["kind"] for one in manifests if one["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")]
-    if len(set(scalers)) > 1:
-        raise InputError("a HorizontalPodAutoscaler and a ScaledObject pull the same replicas; apply one of the two")
+def _stale(cluster: Cluster, manifests: Sequence[Manifest], say: Say) -> list[Manifest]:
+    """What an earlier plan of another shape left; nothing, which is said, where it may not be looked for."""
+    try:
+        return leftovers(cluster, manifests)
+    except InputError as error:
+        say(f"what an earlier plan may have left stays: {error}")
+        return []
 
 
-def _wait(cluster: Cluster, manifests: Sequence[Manifest], timeout_s: float, say: Callable[[str], None]) -> None:
-    until = time.monotonic() + timeout_s
-    for one in manifests:
-        reached = _wait_for(cluster, one, until, say)
-        if reached.state == "failed":
-            raise InputError(f"{place(one)} failed: {reached.reason}")
-        if reached.state == "waiting":
-            raise InputError(f"{place(one)} is not ready after {timeout_s:g} s: {reached.reason}; give more --timeout")
-        say(f"{place(one)} is ready")
+def _turns(one: Manifest, old: Manifest | None) -> bool:
+    """A Service that selects other pods than before: to be applied when those are ready."""
+    return one["kind"] == "Service" and bool(old) and (old or {})["spec"].get("selector") != one["spec"].get("selector")
 
 
-def _wait_for(cluster: Cluster, one: Manifest, until: float, say: Callable[[str], None]) -> Readiness:
-    """Watch an object until it is ready or failed, or time is up; what it was last."""
-    said = ""
-    while True:
-        found = cluster.get(one)
-        if found is None:
-            return Readiness("failed", "somebody deleted it")
-        now = readiness(found)
-        version = found["metadata"]["resourceVersion"]
-        left = until - time.monotonic()
-        if now.state != "waiting" or left <= 0:
-            return now
-        for change in cluster.changes(one, version, max(1, min(WATCH_SECONDS, int(left)))):
-            now = readiness(change)
-            if now.state != "waiting":
-                return now
-            if now.reason != said:
-                said = now.reason
-                say(f"{place(one)}: {said}")
-            if time.monotonic() >= until:
-                return now
-        time.sleep(PAUSE_SECONDS)
-
-
-def _take_back(
-    cluster: Cluster, touched: Sequence[tuple[Manifest, Manifest | None]], say: Callable[[str], None]
-) -> list[str]:
+def _take_back(cluster: Cluster, touched: Sequence[_Pair], say: Say) -> list[str]:
     """Undo in reverse order; what could not be undone, in words."""
     left = []
     for one, old in reversed(touched):

@@ -29,6 +29,8 @@ _SPOT = {
     "aws": ("eks.amazonaws.com/capacityType", "SPOT"),
 }
 """What the clouds' own node pools of spot instances are labelled with; GKE and AKS taint them with the same."""
+_SERVER = {"agent-forge/role": "server"}
+"""Of pods that each answer requests: those that only compute, of a plan of the other shape, carry the same names."""
 _RANK = "NODE_RANK"
 # The pod's own number is the rank; every other pod than the first computes and answers nothing.
 _RANKED = 'if [ "$NODE_RANK" = 0 ]; then exec "$@" --node-rank 0; fi; exec "$@" --node-rank "$NODE_RANK" --headless'
@@ -59,7 +61,7 @@ def deployment(plan: Plan) -> Manifest:
         "progressDeadlineSeconds": LOAD_SECONDS,
         "strategy": STRATEGY,
         "selector": {"matchLabels": plan.labels},
-        "template": {"metadata": {"labels": plan.labels}, "spec": pod(plan, container(plan))},
+        "template": {"metadata": {"labels": {**plan.labels, **_SERVER}}, "spec": pod(plan, container(plan))},
     }
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(plan), "spec": spec}
 
@@ -79,7 +81,8 @@ def stateful_set(plan: Plan, name: str) -> Manifest:
 
 def service(plan: Plan) -> Manifest:
     """The address of all replicas; of those over several instances the first pods."""
-    selector = plan.labels if plan.nodes == 1 else {**plan.labels, "apps.kubernetes.io/pod-index": "0"}
+    first = {"apps.kubernetes.io/pod-index": "0"}
+    selector = {**plan.labels, **(_SERVER if plan.nodes == 1 else first)}
     ports = [{"name": "http", "port": PORT, "targetPort": "http"}]
     spec = {"selector": selector, "ports": ports}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata(plan), "spec": spec}

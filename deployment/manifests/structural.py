@@ -108,6 +108,6 @@ def against(content: Mapping[str, Any], schema: Schema) -> list[str]:
 def _said(error: Any) -> str:
     """jsonschema's words, and shorter ones for the commonest mistake."""
     if error.validator == "additionalProperties":
-        unknown = sorted(set(error.instance) - set(error.schema.get("properties", {})))
+        unknown = sorted(set(error.instance) - set(error.schema.get("properties", {})), key=str)
         return "unknown field " + ", ".join(f"'{name}'" for name in unknown)
     return str(error.message)[:300]

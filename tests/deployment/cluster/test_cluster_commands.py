@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,39 @@ SERVICE = {
     "spec": {"selector": {"app": "qwen"}, "ports": [{"port": 8000}]},
 }
 
+DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "qwen"},
+    "spec": {
+        "selector": {"matchLabels": {"app": "qwen"}},
+        "template": {
+            "metadata": {"labels": {"app": "qwen"}},
+            "spec": {"containers": [{"name": "engine", "image": "x"}]},
+        },
+    },
+}
+WRONG = (
+    ("replicas", "x"),
+    ("replicas", 0),
+    ("load", "output_tokens", "x"),
+    ("load", "prompt_tokens", True),
+    ("load", "concurrency", "many"),
+    ("load", "rate", -1),
+    ("estimate", "ttft", None),
+)
+
+
+def altered(*change: Any) -> dict[str, Any]:
+    """The plan with one number that is none."""
+    made: dict[str, Any] = json.loads(json.dumps(PLAN))
+    *way, last, value = change
+    inside = made["candidate"]
+    for part in way:
+        inside = inside[part]
+    inside[last] = {"value": value} if last == "ttft" else value
+    return made
+
 
 def arguments(add: Any, *given: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
@@ -76,9 +111,51 @@ def test_check_needs_no_cluster(plan: Path, capsys: pytest.CaptureFixture[str]) 
     (plan / "wrong.yaml").write_text(yaml.safe_dump({**SERVICE, "spec": {"port": 1}}))
     with pytest.raises(InputError, match="Service/qwen: spec: unknown field 'port'; mend"):
         deploy(arguments(add_arguments, str(plan / "wrong.yaml"), "--check"))
-    (plan / "isvc.yaml").write_text("{apiVersion: serving.kserve.io/v1beta1, kind: InferenceService, metadata: {}}")
+    (plan / "isvc.yaml").write_text(
+        "{apiVersion: serving.kserve.io/v1beta1, kind: InferenceService, metadata: {name: x}}"
+    )
     with pytest.raises(InputError, match="no CRD of it here"):
         deploy(arguments(add_arguments, str(plan / "isvc.yaml"), "--check", "--schemas", str(plan)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{apiVersion: v1, kind: Service, metadata: null}",
+        "{apiVersion: v1, kind: [Service], metadata: {name: x}}",
+        "{apiVersion: v1, kind: Service, metadata: {name: 5}}",
+        "",
+        "{apiVersion: x/v1, kind: Odd, metadata: {name: x}, 5: 6, a: 7}",
+    ],
+)
+def test_check_what_is_no_manifest(tmp_path: Path, text: str) -> None:
+    schema = {"type": "object", "properties": {"apiVersion": {}, "kind": {}}}
+    versions = [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]
+    spec = {"group": "x", "names": {"kind": "Odd"}, "versions": versions}
+    (tmp_path / "crd.yaml").write_text(yaml.safe_dump({"kind": "CustomResourceDefinition", "spec": spec}))
+    (tmp_path / "given.yaml").write_text(text)
+    with pytest.raises(InputError, match="no manifest; it needs|there is nothing|unknown field '5', 'a'"):
+        deploy(arguments(add_arguments, str(tmp_path / "given.yaml"), "--check", "--schemas", str(tmp_path)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_deploy_that_is_told_to_stop_takes_back(
+    plan: Path, api_server: Any, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    """As the user's Ctrl-C: the command line says then that it was stopped."""
+    (plan / "kubernetes/serving.yaml").write_text(yaml.safe_dump_all([SERVICE, DEPLOYMENT]))
+    api_server.fate = "never"
+
+    def press() -> None:
+        until = time.monotonic() + 20
+        while ("WATCH", "Deployment", False) not in api_server.asked and time.monotonic() < until:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        deploy(arguments(add_arguments, str(plan), "--kubeconfig", str(api_server.kubeconfig), "--timeout", "30"))
+    assert api_server.objects == {} and "everything is again as it was" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -92,9 +169,10 @@ def test_what_is_no_manifest(tmp_path: Path, text: str | None, message: str) -> 
         read(path)
 
 
-def test_timeout_above_zero(plan: Path) -> None:
-    with pytest.raises(InputError, match="--timeout 0"):
-        deploy(arguments(add_arguments, str(plan), "--timeout", "0"))
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_timeout_above_zero(plan: Path, seconds: str) -> None:
+    with pytest.raises(InputError, match=f"--timeout {seconds}: give seconds above 0"):
+        deploy(arguments(add_arguments, str(plan), "--timeout", seconds))
 
 
 def test_simulate_at_once(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +190,10 @@ def test_simulate_at_once(plan: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ("{}", "no plan"),
         ("[", "no plan"),
         (json.dumps({**PLAN, "timing": {"steps": 1}}), "timing"),
+        (json.dumps({**PLAN, "served_name": 5}), "no plan"),
+        ("[]", "no plan"),
+        (json.dumps({**PLAN, "candidate": "x"}), "no plan"),
+        *((json.dumps(altered(*change)), f"no plan .{change[-2]} is") for change in WRONG),
     ],
 )
 def test_simulate_what_is_no_plan(tmp_path: Path, text: str | None, message: str) -> None:

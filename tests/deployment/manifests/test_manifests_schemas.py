@@ -129,6 +129,21 @@ def _pod_specs(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return [spec["template"]["spec"]] if "template" in spec else []
 
 
+def test_a_service_of_one_shape_selects_no_pod_of_the_other(make: Any) -> None:
+    """While a plan of another shape is rolled out both are there, under the same name."""
+    made = {shape: serving_objects(make_plan(make(shape))) for shape in ("tensor", "two nodes")}
+    for shape, other in (("tensor", "two nodes"), ("two nodes", "tensor")):
+        selector = made[shape][-1]["spec"]["selector"].items()
+        own, others = (
+            [one["spec"]["template"]["metadata"]["labels"] for one in made[which] if "template" in one["spec"]]
+            for which in (shape, other)
+        )
+        index = {"apps.kubernetes.io/pod-index": "0"}  # which the controller of StatefulSets adds
+        assert all(selector <= (labels | (index if shape == "two nodes" else {})).items() for labels in own)
+        added: dict[str, str] = index if other == "two nodes" else {}
+        assert not any(selector <= (labels | added).items() for labels in others)
+
+
 @pytest.mark.parametrize(
     ("cloud", "key", "value"),
     [
