@@ -4,6 +4,7 @@
     python -m deployment.market.importing azure zz_generated.pricing.go
     python -m deployment.market.importing gcp initial-prices.json --date 2026-08-03
     python -m deployment.market.importing skypilot vms.csv --cloud lambda --date 2026-10-10
+    python -m deployment.market.importing gpu-price-index 2026-10-10.csv
     python -m deployment.market.importing plain offers.csv
 
 Each format's file says where its list is found (`formats/`). Prices are merged into the file in force (`FORGE_OFFERS`,
@@ -19,7 +20,7 @@ from datetime import date
 from pathlib import Path
 
 from deployment.hardware import Offer
-from deployment.market.formats import gcp_prices, go_prices, instance_types, skypilot
+from deployment.market.formats import gcp_prices, go_prices, gpu_price_index, instance_types, skypilot
 from deployment.market.offers import file as offers_in_force
 from deployment.market.store import identity, merge, read_offers, write_offers
 from phases.errors import ForgeError, InputError
@@ -55,6 +56,8 @@ def read(form: str, files: Sequence[Path], cloud: str | None, day: str | None) -
         imported = go_prices.read_aws(files[0], instance_types.read(files[1]))
     elif form == "azure":
         imported = go_prices.read_azure(files[0])
+    elif form == "gpu-price-index":
+        imported = gpu_price_index.read(files[0])
     elif form == "gcp":
         imported = gcp_prices.read(files[0], _seen_on(form, day))
     else:
@@ -75,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m deployment.market.importing", description="Merge a published price list into the offers."
     )
-    parser.add_argument("format", choices=("aws", "azure", "gcp", "skypilot", "plain"))
+    parser.add_argument("format", choices=("aws", "azure", "gcp", "skypilot", "gpu-price-index", "plain"))
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--cloud", help="whose prices they are (skypilot)")
     parser.add_argument("--date", help="ISO day on which the prices were seen (gcp, skypilot)")

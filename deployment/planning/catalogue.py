@@ -54,7 +54,8 @@ def catalogue(request: Request, agent: OwnAgent | None = None) -> Catalogue:
     known = {name: hardware.accelerator(name) for name in grouped if name != CPU}
     vendors = {vendor.lower() for vendor in request.vendors}
     usable = {name: a for name, a in known.items() if not vendors or a.vendor.lower() in vendors}
-    if not usable and CPU not in grouped:
+    on_cpus = CPU in grouped and (agent is not None or CPU in request.accelerators)
+    if not usable and not on_cpus:
         raise InputError(_nothing(request))
     return Catalogue(chosen, grouped, usable, agent)
 

@@ -75,7 +75,7 @@ def common_benchmark(models: Sequence[Model], request: Request, workload: Worklo
 
 
 def _on_cpus(source: Catalogue, request: Request, workload: Workload) -> list[Fleet | Rejection]:
-    """A forge's agent on CPUs, where it may be and they are on offer; other models are rejected where CPUs are named."""
+    """A forge's agent on CPUs, where it may be and they are on offer; where CPUs are named, other models rejected."""
     if source.agent is None and CPU in request.accelerators:
         words = "only a forge's agent runs on CPUs (give its run as the report)"
         return [Rejection(f"{m.name} on {CPU}", m.name, CPU, "engine", CPU, "a GPU", "", words) for m in source.models]

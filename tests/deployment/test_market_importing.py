@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deployment.market.formats import gcp_prices, go_prices, instance_types, skypilot
+from deployment.market.formats import gcp_prices, go_prices, gpu_price_index, instance_types, skypilot
 from deployment.market.importing import main
 from deployment.market.offers import all_offers
 from deployment.market.store import identity, read_offers
@@ -126,6 +126,45 @@ def test_the_command_merges_and_counts(
     assert len(read_offers(store)) == len(all_offers()) == 4
 
 
+INDEX = """\
+date,collected_at,source,provider,segment,pricing,gpu_model,sku,region,geo,gpu_count,usd_per_hour,usd_per_gpu_hour,sample_size
+2027-01-02,t,aws,AWS,hyperscaler,on_demand,L40S,g6e.12xlarge,us-east-1,NA,4,11.5,2.875,1
+2027-01-02,t,aws,AWS,hyperscaler,on_demand,B300,p99.new,us-east-1,NA,8,90.0,11.25,1
+2027-01-02,t,azure,Microsoft Azure,hyperscaler,spot,A100-80GB-PCIe,Standard_NC24ads_A100_v4,eastus,NA,1,0.9,0.9,1
+2027-01-02,t,lambda,Lambda,neocloud,on_demand,A100-40GB,gpu_1x_a100_pcie_40gb,global,Global,1,2.5,2.5,1
+2027-01-02,t,oracle,Oracle Cloud,hyperscaler,on_demand,H100,BM.GPU.H100.8,global,Global,1,11.0,11.0,1
+2027-01-02,t,runpod,RunPod Secure,neocloud,on_demand,H200,NVIDIA H200,global,Global,1,5.0,5.0,1
+2027-01-02,t,runpod,RunPod Community,marketplace,on_demand,H200,NVIDIA H200,global,Global,1,3.0,3.0,1
+2027-01-02,t,runpod,RunPod Community,marketplace,on_demand,B300,NVIDIA B300 SXM6 AC MIG 1g.34gb,global,Global,1,0.6,0.6,1
+2027-01-02,t,runpod,RunPod Community,marketplace,on_demand,MI300X,AMD Instinct MI300X OAM,global,Global,1,0.5,0.5,1
+2027-01-02,t,vast,Vast.ai,marketplace,on_demand,H100,median-offer,global,Global,1,4.0,4.0,7
+2027-01-02,t,crusoe,Crusoe,neocloud,on_demand,L40S,NVIDIA L40S 48GB ,global,Global,1,1.6,1.6,1
+2027-01-02,t,nebius,Nebius,neocloud,on_demand,H100,NVIDIA HGX H100,global,Global,1,4.5,4.5,1
+2027-01-02,t,aws,AWS,hyperscaler,on_demand,Z9,z9.large,us-east-1,NA,1,4.5,4.5,1
+"""
+
+
+def test_the_gpu_price_index_names_instances_as_the_shipped_offers_do(write: Write) -> None:
+    imported = gpu_price_index.read(write("day.csv", INDEX))
+    assert imported.left_out.total() == 4
+    found = {f"{o.cloud} {o.instance}{' spot' if o.spot else ''}": o for o in imported.offers}
+    assert {name: (o.accelerator, o.count, o.price) for name, o in found.items()} == {
+        "aws g6e.12xlarge": ("l40s", 4, 11.5),
+        "aws p99.new": ("b300-sxm", 8, 90.0),
+        "azure Standard_NC24ads_A100_v4 spot": ("a100-80gb-pcie", 1, 0.9),
+        "lambda gpu_1x_a100_pcie_40gb": ("a100-40gb-pcie", 1, 2.5),
+        "oracle BM.GPU.H100.8": ("h100-sxm", 8, 88.0),
+        **{f"runpod {n}x NVIDIA H200 (secure)": ("h200-sxm", n, 5.0 * n) for n in (1, 2, 4, 8)},
+        "runpod 1x NVIDIA H200 (community)": ("h200-sxm", 1, 3.0),
+        "vast 1x h100-sxm (median offer)": ("h100-sxm", 1, 4.0),
+        "crusoe NVIDIA L40S 48GB": ("l40s", 1, 1.6),
+    }
+    assert (found["aws g6e.12xlarge"].vcpus, found["aws p99.new"].vcpus) == (48, 0)
+    assert {o.date for o in imported.offers} == {"2027-01-02"}
+    shipped = {(o.cloud, o.instance) for o in all_offers()}
+    assert {(o.cloud, o.instance) for o in imported.offers} - shipped == {("aws", "p99.new")}
+
+
 def test_what_a_newer_list_no_longer_has_is_dropped(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +209,9 @@ def test_what_a_newer_list_no_longer_has_is_dropped(
             "line 2: AcceleratorCount is 'nan'",
         ),
         (["plain"], "", "the first line has to be"),
+        (["gpu-price-index"], "a,b", "no column date"),
+        (["gpu-price-index"], INDEX.replace(",11.5,", ",dear,"), "line 2: gpu_count or usd_per_hour is no number"),
+        (["gpu-price-index"], INDEX.replace("2027-01-02,t,aws", "today,t,aws"), "line 2: "),
     ],
 )
 def test_a_bad_file_is_one_clear_line(

@@ -71,6 +71,7 @@ def test_a_what_if_says_where_an_instance_can_be_taken_away() -> None:
         ({"quality": {"benchmark": "MMLUPro", "at_least": 60}}, "score 'MMLUPro': did you mean MMLU-Pro"),
         ({"quality": {"benchmark": "zzz", "at_least": 60}}, "known: GPQA Diamond"),
         ({"vendors": ["amd"]}, "nothing on offer for accelerator l4; vendor amd"),
+        ({"vendors": ["amd"], "accelerators": [], "clouds": ["aws"]}, "nothing on offer for cloud aws; vendor amd"),
     ],
 )
 def test_a_slip_gets_the_nearest_and_no_empty_answer(settings: dict[str, object], words: str) -> None:
