@@ -18,7 +18,7 @@ from distillation.night.faculty import Config, Faculty, open_faculty
 from distillation.night.judgement import decide
 from distillation.night.schooling import Plan, Schooled, Schooling
 from distillation.night.sitting import Exam, Examinee, sit
-from distillation.night.workshop import ANSWERS, SEALED, Workshop, fingerprint
+from distillation.night.workshop import ANSWERS, SEALED, TALKS, Workshop, fingerprint
 from distillation.project.project import Project
 from distillation.teachers.local import LocalTeacher, LocalTeacherConfig
 from distillation.teachers.store import CaptureStore
@@ -140,7 +140,11 @@ class Night:
             faculty.forget()
             if run is not None and faculty.checkpoint is not None:
                 spoken = conversation_criteria(
-                    made.student, faculty.checkpoint, run.data, self.config.exam.conversations
+                    made.student,
+                    faculty.checkpoint,
+                    run.data,
+                    self.config.exam.conversations,
+                    self.workshop.project / TALKS,
                 )
                 exam = replace(exam, criteria=(*exam.criteria, *spoken))
             here = [made.student] if faculty.checkpoint is None else [made.student, faculty.checkpoint]

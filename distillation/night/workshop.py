@@ -27,6 +27,7 @@ from phases.fingerprint import source_fingerprint
 from phases.storage import sha256_json, write_json
 
 INBOX, CAPTURES, ANSWERS, SEALED, LAST = "inbox", "captures.sqlite", "answers.sqlite", "sealed.sqlite", "last.json"
+TALKS = "conversations"
 ARRIVED = "arrived"
 """In `Record.more` of what was pushed: when, ISO 8601."""
 CODE = ("distillation.training.distil", "distillation.night.sitting", "distillation.validation.gate")

@@ -88,15 +88,17 @@ def test_who_is_no_agent_has_text_alone(data: Dataset, agent: Checkpoint, tmp_pa
     rows = beside_records(data, plain, 6, shares(), T, 0)
     assert rows is not None and len(rows.tokens_NT) == 2
     assert beside_records(data, plain, 6, shares(text=0.0), T, 0) is None
-    assert conversation_criteria(agent, plain, data, 2) == []
+    assert conversation_criteria(agent, plain, data, 2, tmp_path) == []
     assert beside_records(data, agent, 6, shares(text=0.0), 16, 0) is None  # no conversation is so short
 
 
 def test_both_talk_and_are_compared(
     data: Dataset, agent: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert conversation_criteria(agent, agent, data, 0) == []
-    assert conversation_criteria(agent, agent, data, 2) == []  # it can do nothing, so there is nothing to keep
+    assert conversation_criteria(agent, agent, data, 0, tmp_path) == []
+    assert (
+        conversation_criteria(agent, agent, data, 2, tmp_path / "talks") == []
+    )  # it can do nothing, so there is nothing to keep
     student = save(tmp_path / "student", data, {n: (agent.path / n).read_text() for n in (SETTINGS, CONVERSATIONS)}, 1)
     real = conversations._player
 
@@ -114,8 +116,13 @@ def test_both_talk_and_are_compared(
             return played
 
     monkeypatch.setattr(conversations, "_player", Gifted)
-    found = {one.name: one for one in conversation_criteria(student, agent, data, 3)}
+    kept = tmp_path / "more"
+    found = {one.name: one for one in conversation_criteria(student, agent, data, 3, kept)}
     assert set(found) == {"conversations", "manner"}
     spoken = found["conversations"]
     assert (spoken.kind, spoken.role, len(spoken.student), spoken.teacher.mean()) == ("right", "gate", 3, 1)
     assert spoken.student.sum() == 0 and found["manner"].kind == "graded"
+    monkeypatch.setattr(conversations, "_player", None)  # both have talked
+    again = conversation_criteria(student, agent, data, 3, kept)
+    assert [one.student.tolist() for one in again] == [one.student.tolist() for one in found.values()]
+    assert len(list(kept.iterdir())) == 2
