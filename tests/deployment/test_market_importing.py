@@ -135,7 +135,7 @@ date,collected_at,source,provider,segment,pricing,gpu_model,sku,region,geo,gpu_c
 2027-01-02,t,oracle,Oracle Cloud,hyperscaler,on_demand,H100,BM.GPU.H100.8,global,Global,1,11.0,11.0,1
 2027-01-02,t,runpod,RunPod Secure,neocloud,on_demand,H200,NVIDIA H200,global,Global,1,5.0,5.0,1
 2027-01-02,t,runpod,RunPod Community,marketplace,on_demand,H200,NVIDIA H200,global,Global,1,3.0,3.0,1
-2027-01-02,t,runpod,RunPod Community,marketplace,on_demand,B300,NVIDIA B300 SXM6 AC MIG 1g.34gb,global,Global,1,0.6,0.6,1
+2027-01-02,t,runpod,RunPod Community,marketplace,on_demand,B300,NVIDIA B300 MIG 1g.34gb,global,Global,1,0.6,0.6,1
 2027-01-02,t,runpod,RunPod Community,marketplace,on_demand,MI300X,AMD Instinct MI300X OAM,global,Global,1,0.5,0.5,1
 2027-01-02,t,vast,Vast.ai,marketplace,on_demand,H100,median-offer,global,Global,1,4.0,4.0,7
 2027-01-02,t,crusoe,Crusoe,neocloud,on_demand,L40S,NVIDIA L40S 48GB ,global,Global,1,1.6,1.6,1
