@@ -7,6 +7,10 @@ GPU utilisation says nothing of a queue: an engine's GPU is busy with one reques
 flight per replica, and the target is the number for which the plan predicts its TTFT and TPOT. The autoscaler that
 Kubernetes has needs an adapter that serves Prometheus' figures (prometheus-adapter; the rule is `adapter_rule`); KEDA
 asks Prometheus itself. Apply one of the two: both at once pull the same replicas.
+
+What others serve is not counted: figures are those of the plan's own Service, by the label that the Prometheus operator
+gives what a ServiceMonitor finds. A plan does not know its namespace; where it stands in several of one Prometheus,
+add `namespace` to KEDA's query.
 """
 
 import json
@@ -57,10 +61,16 @@ def target(plan: Plan) -> int:
     return max(1, ceil(load.concurrency if load.concurrency is not None else plan.candidate.estimate.batch))
 
 
+def selector(plan: Plan, *others: str) -> str:
+    """What selects the plan's own figures in PromQL, besides `others`."""
+    label = METRICS[plan.runtime].label
+    model = [f"{label}={json.dumps(plan.served_name, ensure_ascii=False)}"] if label else []
+    return f"{{{','.join([*others, *model])}}}"
+
+
 def query(plan: Plan) -> str:
     """Requests in flight of all replicas, in PromQL."""
-    metrics = _metrics(plan)
-    chosen = f"{{{metrics.label}={json.dumps(plan.served_name)}}}" if metrics.label else ""
+    metrics, chosen = _metrics(plan), selector(plan, f'service="{plan.name}"')
     return f"sum({metrics.running}{chosen}) + sum({metrics.waiting}{chosen})"
 
 

@@ -25,7 +25,7 @@ from deployment.manifests.autoscaling import (
     scaled_object,
     service_monitor,
 )
-from deployment.manifests.commands import arguments, load_test, shell
+from deployment.manifests.commands import arguments, load_script, load_test, start_script
 from deployment.manifests.compose import compose
 from deployment.manifests.folder import FILES, PLAN, replace_files
 from deployment.manifests.grafana import dashboard
@@ -99,7 +99,7 @@ def _finite(value: Any) -> Any:
 
 def _manifests(plan: Plan) -> tuple[dict[str, str], list[str]]:
     """The files, and which were left out, with the reason."""
-    made, omitted = {SERVING: _yaml(*serving_objects(plan)), "load-test.sh": _script(load_test(plan))}, []
+    made, omitted = {SERVING: _yaml(*serving_objects(plan)), "load-test.sh": _script(load_script(plan))}, []
     for name, make in _MAKERS.items():
         if name.startswith("kubernetes/") and name != "kubernetes/service-monitor.yaml" and not scalable(plan):
             omitted.append(f"`{name}`: replicas over several instances, or without metrics, are not scaled by it")
@@ -116,17 +116,17 @@ def _engine(runtime: Literal["vllm", "tgi"]) -> Callable[[Plan], str]:
 
     def make(plan: Plan) -> str:
         if plan.runtime == runtime:
-            return _script(arguments(plan))
+            return _script(start_script(plan))
         if plan.runtime == "forge":
             raise InputError(f"a forge's agent is served by `forge serve`, not by {runtime}")
         serving = dataclasses.replace(plan.candidate.serving, engine=runtime, version="")
-        return _script(arguments(make_plan(dataclasses.replace(plan.candidate, serving=serving))))
+        return _script(start_script(make_plan(dataclasses.replace(plan.candidate, serving=serving))))
 
     return make
 
 
-def _script(line: list[str]) -> str:
-    return f"#!/bin/sh\nexec {shell(line)}\n"
+def _script(text: str) -> str:
+    return f"#!/bin/sh\n{text}"
 
 
 def _yaml(*documents: Mapping[str, Any]) -> str:

@@ -20,7 +20,14 @@ from phases.errors import InputError
 MASTER_PORT = 29500
 DATA_PARALLEL_PORT = 13345
 LOAD_TEST_SECONDS = 300
+URL = f"http://localhost:{PORT}"
 _WIDTH = 100
+# An instance's number is its rank; every other than the first computes and answers nothing.
+_RANKED = 'if [ "$NODE_RANK" = 0 ]; then exec "$@" --node-rank 0; fi; exec "$@" --node-rank "$NODE_RANK" --headless'
+_RANKED_DATA = (
+    'if [ "$NODE_RANK" = 0 ]; then exec "$@"; fi; '
+    'exec "$@" --headless --data-parallel-start-rank "$((NODE_RANK * {local}))"'
+)
 
 
 def arguments(plan: Plan) -> list[str]:
@@ -81,7 +88,7 @@ def _speculation(plan: Plan) -> list[str]:
 def multi_node_flags(plan: Plan, head: str) -> list[str]:
     """Of every pod of a replica that spans instances; `head` is the host name of its first pod.
 
-    The pod's own rank is added where it is known (`kubernetes.py`). With data parallelism each pod runs whole copies of
+    The pod's own rank is added where it is known (`ranked`). With data parallelism each pod runs whole copies of
     attention; otherwise the ranks of TP × PP are dealt out over the pods.
     """
     serving = plan.candidate.serving
@@ -93,6 +100,37 @@ def multi_node_flags(plan: Plan, head: str) -> list[str]:
         raise InputError(f"DP {serving.dp} does not divide over {plan.nodes} instances; choose a multiple of them")
     flags = ["--data-parallel-address", head, "--data-parallel-rpc-port", str(DATA_PARALLEL_PORT)]
     return ["--data-parallel-size-local", str(local), *flags]
+
+
+def ranked(plan: Plan) -> str:
+    """What a shell does with the engine's line, as `"$@"`, on the instance number `$NODE_RANK` of a replica."""
+    serving = plan.candidate.serving
+    return _RANKED_DATA.format(local=serving.dp // plan.nodes) if serving.dp > 1 else _RANKED
+
+
+def start_script(plan: Plan) -> str:
+    """The engine as a shell starts it; of a replica over several instances on each of them, with its own number."""
+    if plan.nodes == 1:
+        return f"exec {shell(arguments(plan))}\n"
+    line = shell([*arguments(plan), *multi_node_flags(plan, "$HEAD")]).replace("'$HEAD'", '"$HEAD"')
+    return (
+        f"# On each of the {plan.nodes} instances of a replica; the first one's number is 0, and it answers requests.\n"
+        ': "${HEAD:?the address of the first instance}" "${NODE_RANK:?the number of this instance, from 0}"\n'
+        f"set -- {line}\n{ranked(plan)}\n"
+    )
+
+
+def load_script(plan: Plan) -> str:
+    """The load test as a shell starts it, against `$URL`."""
+    replicas, line = plan.candidate.replicas, shell(load_test(plan, "$URL"))
+    which = "where the engine answers"
+    if replicas > 1:
+        which = (
+            f"the address behind which all {replicas} replicas stand, a load balancer's or in the cluster the\n"
+            f"# Service's, http://{plan.name}:{PORT}; kubectl port-forward puts the load of all on one"
+        )
+    quoted = line.replace("$URL", "'\"$URL\"'", 1)  # out of the single quotes that it stands in
+    return f"# URL: {which}.\nURL=${{URL:-{URL}}}\nexec {quoted}\n"
 
 
 def tgi_flags(plan: Plan) -> list[str]:
@@ -112,12 +150,15 @@ def tgi_flags(plan: Plan) -> list[str]:
         # At least one token is left for the answer: TGI refuses prompts as long as the whole.
         limits = (str(serving.max_context - 1), str(serving.max_context))
         flags += ["--max-input-tokens", limits[0], "--max-total-tokens", limits[1]]
+        if plan.resource == "amd.com/gpu" or serving.draft_tokens:
+            # Prompts are not read in pieces there, and the launcher's own choice (4096 on AMD) refuses to start.
+            flags += ["--max-batch-prefill-tokens", limits[1]]
     if serving.utilisation is not None:
         flags += ["--cuda-memory-fraction", f"{serving.utilisation:g}"]
     return [*flags, "--speculate", str(serving.draft_tokens)] if serving.draft_tokens else flags
 
 
-def load_test(plan: Plan, url: str = f"http://localhost:{PORT}", output: str = "measured.json") -> list[str]:
+def load_test(plan: Plan, url: str = URL, output: str = "measured.json") -> list[str]:
     """GuideLLM with the prompts, answers and arrivals that the plan was made for, over all replicas.
 
     Answers vary in length as the queue's model has them, and are never cut off at the mean. The output is what

@@ -10,7 +10,7 @@ multi-node serving without Ray). The Service sends requests to pods that are rea
 
 from typing import Any
 
-from deployment.manifests.commands import MASTER_PORT, arguments, multi_node_flags
+from deployment.manifests.commands import MASTER_PORT, arguments, multi_node_flags, ranked
 from deployment.manifests.plan import MODELS, PORT, Plan
 
 Manifest = dict[str, Any]
@@ -32,12 +32,6 @@ _SPOT = {
 _SERVER = {"agent-forge/role": "server"}
 """Of pods that each answer requests: those that only compute, of a plan of the other shape, carry the same names."""
 _RANK = "NODE_RANK"
-# The pod's own number is the rank; every other pod than the first computes and answers nothing.
-_RANKED = 'if [ "$NODE_RANK" = 0 ]; then exec "$@" --node-rank 0; fi; exec "$@" --node-rank "$NODE_RANK" --headless'
-_RANKED_DATA = (
-    'if [ "$NODE_RANK" = 0 ]; then exec "$@"; fi; '
-    'exec "$@" --headless --data-parallel-start-rank "$((NODE_RANK * {local}))"'
-)
 
 
 def serving_objects(plan: Plan) -> list[Manifest]:
@@ -195,12 +189,10 @@ def _ranked(plan: Plan, name: str) -> Manifest:
     """The engine's container of a replica over several instances."""
     made = container(plan)
     head = f"{name}-0.{name}-peers"
-    data = plan.candidate.serving.dp > 1
-    script = _RANKED_DATA.format(local=plan.candidate.serving.dp // plan.nodes) if data else _RANKED
     index = {"fieldRef": {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}}
     own = {"fieldRef": {"fieldPath": "status.podIP"}}
     identity = [{"name": _RANK, "valueFrom": index}, {"name": "VLLM_HOST_IP", "valueFrom": own}]
-    made["command"] = ["sh", "-c", script, "engine"]
+    made["command"] = ["sh", "-c", ranked(plan), "engine"]
     made["args"] = [*arguments(plan), *multi_node_flags(plan, head)]
     made["env"] = [*identity, *made["env"]]
     # Pods without an HTTP server live as long as their process does.

@@ -157,12 +157,23 @@ def _how(plan: Plan, omitted: Sequence[str]) -> str:
         first.append(
             f"   On Kubernetes the volume is the claim `{plan.claim}`, with docker compose the folder `models`."
         )
-    lines = ["## How", *first, "", "The engine:", "", "```sh", shell(arguments(plan)), "```", ""]
+    lines = ["## How", *first, "", *_engine(plan), ""]
     lines += ["The load test that goes with it; give its output to `forge calibrate`:", "", "```sh"]
     lines += [shell(load_test(plan)), "```"]
+    if plan.candidate.replicas > 1:
+        everyone = "`load-test.sh` sends it to `$URL`, an address behind which all replicas have to stand"
+        lines += ["", f"It is the load of all {plan.candidate.replicas} replicas: {everyone}."]
     if omitted:
         lines += ["", "Not written:", *(f"- {one}" for one in omitted)]
     return "\n".join(lines)
+
+
+def _engine(plan: Plan) -> list[str]:
+    """How it is started by hand."""
+    if plan.nodes == 1:
+        return ["The engine:", "", "```sh", shell(arguments(plan)), "```"]
+    where = f"The engine, on each of a replica's {plan.nodes} instances with its own number, from 0:"
+    return [where, "", "```sh", "HEAD=ADDRESS_OF_THE_FIRST NODE_RANK=NUMBER ./vllm.sh", "```"]
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,5 +1,8 @@
 """The simulator's /metrics, in Prometheus' text format and under vLLM's names, so that a plan's dashboard works on it.
 
+The chart of the prefix cache alone stays empty: the simulated engine keeps no prefixes, and says so by no figure. The
+dashboard's Service is to be set to All, as nothing in a cluster labels these figures.
+
 Names and buckets of the request's times are those of vLLM's V1 engine (docs.vllm.ai, production metrics). TPOT is per
 request, (end-to-end − TTFT) / (tokens − 1).
 """

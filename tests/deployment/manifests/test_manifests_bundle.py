@@ -12,12 +12,14 @@ import pytest
 import yaml
 
 from deployment.manifests import bundle
-from deployment.manifests.autoscaling import METRICS, adapter_rule, horizontal_autoscaler, query, scaled_object
+from deployment.manifests.autoscaling import adapter_rule, horizontal_autoscaler, query, scaled_object
 from deployment.manifests.compose import compose
 from deployment.manifests.grafana import dashboard
 from deployment.manifests.plan import FORGE_IMAGE, Plan, make_plan
 from deployment.planning.candidate import Recommendation
 from deployment.serving import Load
+from deployment.simulator.running import Fleet
+from deployment.simulator.timing import Timing
 from phases.errors import InputError, StorageError
 
 FILES = {
@@ -26,6 +28,7 @@ FILES = {
     "kubernetes/keda.yaml", "kubernetes/service-monitor.yaml", "kubernetes/serving.yaml", "load-test.sh", "plan.json",
     "recommendation.md", "tgi.sh", "vllm.sh",
 }  # fmt: skip
+TIMING = Timing(((1.0, 0.01),), ((100.0, 0.01),), ((1.0, 0.0),), 8, 50_000, 2048)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -160,9 +163,25 @@ def test_autoscalers_follow_the_planned_requests_in_flight(make: Any) -> None:
     open_loop = make_plan(make(load=Load(512, 64, rate=1.5)))
     assert horizontal_autoscaler(open_loop)["spec"]["metrics"][0]["pods"]["target"]["averageValue"] == "15"
     assert query(plan) == (
-        'sum(vllm:num_requests_running{model_name="Qwen/Qwen3-32B"})'
-        ' + sum(vllm:num_requests_waiting{model_name="Qwen/Qwen3-32B"})'
+        'sum(vllm:num_requests_running{service="qwen-qwen3-32b",model_name="Qwen/Qwen3-32B"})'
+        ' + sum(vllm:num_requests_waiting{service="qwen-qwen3-32b",model_name="Qwen/Qwen3-32B"})'
     )
+    of_tgi = query(make_plan(make("tgi")))  # whose figures have no model's name
+    assert of_tgi == (
+        'sum(tgi_batch_current_size{service="qwen-qwen3-32b"}) + sum(tgi_queue_size{service="qwen-qwen3-32b"})'
+    )
+
+
+METRICS = {
+    "vllm": """vllm:num_requests_running vllm:num_requests_waiting vllm:kv_cache_usage_perc
+        vllm:prefix_cache_queries_total vllm:prefix_cache_hits_total vllm:prompt_tokens_total
+        vllm:generation_tokens_total vllm:time_to_first_token_seconds_bucket
+        vllm:request_time_per_output_token_seconds_bucket vllm:e2e_request_latency_seconds_bucket
+        vllm:request_queue_time_seconds_bucket""",
+    "tgi": """tgi_batch_current_size tgi_queue_size tgi_request_generated_tokens_sum tgi_request_duration_bucket
+        tgi_request_queue_duration_bucket tgi_request_mean_time_per_token_duration_bucket""",
+}
+"""As vLLM's V1 engine (vllm/v1/metrics/loggers.py) and TGI's docs/source/reference/metrics.md have them."""
 
 
 def test_dashboard_queries_the_engines_metrics(plan: Plan) -> None:
@@ -171,9 +190,21 @@ def test_dashboard_queries_the_engines_metrics(plan: Plan) -> None:
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in made["panels"]]
     assert len(set(ids)) == len(ids) and len(set(places)) == len(places)
     queries = [target["expr"] for panel in made["panels"] for target in panel["targets"]]
-    prefix = METRICS[plan.runtime].running.split(":")[0].split("_")[0]
-    assert all(re.search(rf"\b{prefix}[:_]", text) and "$s" not in text for text in queries)
-    assert all(text.count("(") == text.count(")") for text in queries)
+    chosen = 'namespace=~"$namespace",service=~"$service"'
+    model = f',model_name="{plan.served_name}"' if plan.runtime == "vllm" else ""
+    asked = [match for text in queries for match in re.findall(r"([a-z_:0-9]+)(\{.*?\})", text)]
+    assert {name for name, _ in asked} == set(METRICS[plan.runtime].split())
+    assert {selector for _, selector in asked} == {f"{{{chosen}{model}}}"}
+    assert all(text.count("(") == text.count(")") and "@" not in text for text in queries)
+    variables = {one["name"]: one["current"]["value"] for one in made["templating"]["list"][1:]}
+    assert variables == {"namespace": "$__all", "service": plan.name}
+
+
+def test_the_simulators_page_has_what_the_dashboard_asks_for() -> None:
+    page = Fleet(TIMING, "m", 20).page()
+    served = set(re.findall(r"^(vllm:\w+)\{", page, re.MULTILINE))
+    missing = set(METRICS["vllm"].split()) - served
+    assert missing == {"vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"}
 
 
 def test_compose_gives_each_replica_its_own_accelerators(make: Any) -> None:

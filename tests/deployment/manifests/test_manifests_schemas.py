@@ -193,11 +193,6 @@ def test_a_changed_service_asks_for_no_more_accelerators_than_there_are(make: An
     assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
 
 
-def test_remote_code_is_never_trusted(plan: Plan) -> None:
-    text = json.dumps([*serving_objects(plan), *_kserve(plan)]).lower().replace("_", "-")
-    assert "trust-remote-code" not in text
-
-
 def _kserve(plan: Plan) -> list[dict[str, Any]]:
     made = []
     for make in (inference_service, llm_inference_service):

@@ -69,11 +69,12 @@ def test_speculation_gives_more_tokens_a_step() -> None:
     assert one.tpot == pytest.approx(0.010 / 2.5)
 
 
-def test_closed_loop_against_the_closed_form() -> None:
-    """TPOT = step(B) + (B − 1)/(tokens − 1) · prefill, where everybody's prompt delays all others."""
-    done = in_flight(TIMING, 8, 400, 1000, itertools.cycle((81, 91, 101, 111, 121)))[-300:]
+@pytest.mark.parametrize("users", [2, 4, 8])
+def test_closed_loop_against_the_closed_form(users: int) -> None:
+    """TPOT = step(B) + (B − 1)/(tokens − 1) · prefill: while one decodes, each other's prompt delays it once."""
+    done = in_flight(TIMING, users, 1000, 1000, itertools.cycle((81, 91, 101, 111, 121)))[-800:]
     tpot = sum(one.tpot or 0.0 for one in done) / len(done)
-    assert TIMING.step(8) <= tpot <= TIMING.step(8) + 8 / 100 * TIMING.prefill(1000)
+    assert tpot == pytest.approx(TIMING.step(users) + (users - 1) / 100 * TIMING.prefill(1000), rel=0.01)
 
 
 sizes = st.integers(1, 3000)
