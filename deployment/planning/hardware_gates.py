@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from deployment.hardware import Accelerator
 from deployment.model import Model
-from deployment.physics.precision import weight_format
 from deployment.planning.candidate import Rejection
 from deployment.planning.fleet import Subject
 
@@ -63,8 +62,11 @@ NO_FP16 = ("gemma2", "gemma3", "gemma3_text", "glm4", "plamo2")
 """Families whose activations overflow in fp16: vLLM refuses them there (`config/model.py`)."""
 
 
-def engine_gate(subject: Subject, model: Model, accelerator: Accelerator) -> Rejection | None:
-    """Whether the engine runs on the accelerator, and has kernels there for the format of the weights."""
+def engine_gate(subject: Subject, model: Model, kept: str, accelerator: Accelerator) -> Rejection | None:
+    """Whether the engine runs on the accelerator, and has kernels there for `kept`, the format of the weights.
+
+    `kept` is `weight_format`'s, asked once for all accelerators.
+    """
     serving, vendor = subject.serving, accelerator.vendor.lower()
     least = ENGINES[serving.engine]
     if vendor not in least:
@@ -74,7 +76,7 @@ def engine_gate(subject: Subject, model: Model, accelerator: Accelerator) -> Rej
         limit, words = f"{least[vendor]:g} or more", f"{serving.engine} is not built for older ones"
         return subject.reject("engine", f"{accelerator.compute_capability:g}", limit, "compute capability", words)
     return (
-        _precision(subject, accelerator) or _kernels(subject, model, accelerator) or _half(subject, model, accelerator)
+        _precision(subject, accelerator) or _kernels(subject, kept, accelerator) or _half(subject, model, accelerator)
     )
 
 
@@ -87,9 +89,9 @@ def _precision(subject: Subject, accelerator: Accelerator) -> Rejection | None:
     return None
 
 
-def _kernels(subject: Subject, model: Model, accelerator: Accelerator) -> Rejection | None:
+def _kernels(subject: Subject, kept: str, accelerator: Accelerator) -> Rejection | None:
     """A format, as stored or as asked for, that the engine has no kernels for on this hardware."""
-    kept, vendor = weight_format(model, subject.serving), accelerator.vendor.lower()
+    vendor = accelerator.vendor.lower()
     kernels = FORMATS.get(subject.serving.engine, {}).get(kept)
     if kernels is None:
         return None

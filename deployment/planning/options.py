@@ -11,6 +11,7 @@ from itertools import product
 
 from deployment.hardware import Accelerator, Offer
 from deployment.model import Model
+from deployment.physics.precision import weight_format
 from deployment.planning.candidate import Rejection
 from deployment.planning.catalogue import Catalogue
 from deployment.planning.fleet import Latencies, Subject, no_room, rented
@@ -66,24 +67,25 @@ def options(
                 continue
             asked = demand(model, serving, workload)
             extra = overhead(model, serving, workload, catalogue.accelerators.values())
+            kept_as = weight_format(model, serving)
             for accelerator in catalogue.accelerators.values():
-                yield _option(model, accelerator, serving, asked, extra, workload, offers[accelerator.name])
+                subject = Subject(model.name, accelerator.name, serving)
+                yield engine_gate(subject, model, kept_as, accelerator) or _option(
+                    subject, model, accelerator, asked, extra, workload, offers[accelerator.name]
+                )
 
 
 def _option(
+    subject: Subject,
     model: Model,
     accelerator: Accelerator,
-    serving: Serving,
     asked: Demand,
     extra: Overhead,
     workload: Workload,
     offers: Sequence[Offer],
 ) -> Option | Rejection:
-    """One system through the gates that depend on the accelerator."""
-    subject = Subject(model.name, accelerator.name, serving)
-    failed = engine_gate(subject, model, accelerator)
-    if failed:
-        return failed
+    """One system through the gates of its size and its floors on the accelerator."""
+    serving = subject.serving
     if asked.weights > accelerator.memory_bytes:
         value, limit = asked.weights / GIB, accelerator.memory_bytes / GIB
         return subject.reject("memory", value, limit, f"GiB of each {accelerator.name}", "the weights alone")

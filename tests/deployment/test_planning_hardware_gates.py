@@ -7,6 +7,7 @@ import pytest
 from deployment.atlas import catalogue
 from deployment.hardware import Accelerator
 from deployment.market.accelerators import accelerator, accelerators
+from deployment.physics.precision import weight_format
 from deployment.planning.fleet import Subject
 from deployment.planning.hardware_gates import ENGINES, engine_gate
 from deployment.planning.recommend import recommend
@@ -18,7 +19,8 @@ CARD = Accelerator("card", "NVIDIA", 10**9, 1e9, {"bf16": 1e12, "fp8": 2e12}, 1e
 
 
 def gate(card, model=QWEN, **serving):
-    failed = engine_gate(Subject(model.name, card.name, Serving(**serving)), model, card)
+    served = Serving(**serving)
+    failed = engine_gate(Subject(model.name, card.name, served), model, weight_format(model, served), card)
     return failed.constraint if failed else None
 
 
