@@ -35,16 +35,23 @@ def leftovers(cluster: Cluster, manifests: Sequence[Manifest]) -> list[Manifest]
         if (one["kind"], one["metadata"]["name"]) not in kept and not one["metadata"].get("ownerReferences")
     ]
     gone = {(one["kind"], one["metadata"]["name"]) for one in stale}
-    return [one for one in scalers(cluster, named) if _target(one) in gone] + stale
+    return [one for one in _ours(cluster, named) if _target(one) in gone] + stale
 
 
-def scalers(cluster: Cluster, named: set[str] | None = None) -> list[Manifest]:
-    """The autoscalers of the namespace, or those that we made under these names."""
+def autoscalers(cluster: Cluster) -> list[Manifest]:
+    """Those of the namespace, whoever made them; KEDA makes one for each object of its own kind."""
+    with suppress(InputError):  # not to be read: what they hold is then a conflict, which says so
+        return cluster.listed(*_SCALERS[0])
+    return []
+
+
+def _ours(cluster: Cluster, named: set[str]) -> list[Manifest]:
+    """The autoscalers that we made under these names."""
     found: list[Manifest] = []
     for version, kind in _SCALERS:
-        for labels in [None] if named is None else [{NAME: name, MANAGED_BY: MANAGER} for name in sorted(named)]:
+        for name in sorted(named):
             with suppress(InputError):  # not installed, or not to be read: then none of ours is there
-                found += cluster.listed(version, kind, labels)
+                found += cluster.listed(version, kind, {NAME: name, MANAGED_BY: MANAGER})
     return found
 
 

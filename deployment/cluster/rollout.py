@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from deployment.cluster.allowed import check_kinds, check_shape
 from deployment.cluster.connection import Cluster, Manifest, place
-from deployment.cluster.leftovers import as_scaled, leftovers, scalers
+from deployment.cluster.leftovers import as_scaled, autoscalers, leftovers
 from deployment.cluster.pods import pods, uid
 from deployment.cluster.waiting import Say, wait
 from phases.errors import InputError
@@ -52,7 +52,7 @@ def roll_out(
     check_shape(manifests)
     check_kinds(manifests)
     before = [cluster.get(one) for one in manifests]
-    manifests = as_scaled(manifests, before, scalers(cluster))
+    manifests = as_scaled(manifests, before, autoscalers(cluster))
     for one in manifests:
         cluster.apply(one, dry_run=True, force=force)
     say(f"the server accepts all {len(manifests)}")

@@ -120,7 +120,9 @@ def _engine(runtime: Literal["vllm", "tgi"]) -> Callable[[Plan], str]:
         if plan.runtime == "forge":
             raise InputError(f"a forge's agent is served by `forge serve`, not by {runtime}")
         serving = dataclasses.replace(plan.candidate.serving, engine=runtime, version="")
-        return _script(start_script(make_plan(dataclasses.replace(plan.candidate, serving=serving))))
+        other = make_plan(dataclasses.replace(plan.candidate, serving=serving))
+        same = dataclasses.replace(other, checkpoint=plan.checkpoint, quantise=plan.quantise)
+        return _script(start_script(same))
 
     return make
 

@@ -152,9 +152,16 @@ def test_deploy_that_is_told_to_stop_takes_back(
             time.sleep(0.02)
         os.kill(os.getpid(), number)
 
-    threading.Thread(target=press, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        deploy(arguments(add_arguments, str(plan), "--kubeconfig", str(api_server.kubeconfig), "--timeout", "30"))
+    def unheard(*_: Any) -> None:
+        raise AssertionError("it does not listen")
+
+    before = signal.signal(number, unheard)
+    try:
+        threading.Thread(target=press, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            deploy(arguments(add_arguments, str(plan), "--kubeconfig", str(api_server.kubeconfig), "--timeout", "30"))
+    finally:
+        signal.signal(number, before)
     assert api_server.objects == {} and "everything is again as it was" in capsys.readouterr().err
 
 

@@ -102,3 +102,8 @@ def test_the_load_of_all_replicas_goes_where_they_all_are(make: Any, tmp_path: P
     assert there == "kind=openai_http,target=http://all.example:80/x y,model=Qwen/Qwen3-32B"
     text = (tmp_path / "load-test.sh").read_text()
     assert "all 2 replicas stand" in text and "http://qwen-qwen3-32b:8000; kubectl port-forward puts the load" in text
+
+
+def test_both_engines_load_what_is_given(make: Any) -> None:
+    texts = bundle.texts(make("tensor"), checkpoint="Qwen/Qwen3-32B-AWQ")
+    assert "vllm serve Qwen/Qwen3-32B-AWQ " in texts["vllm.sh"] and "--model-id Qwen/Qwen3-32B-AWQ " in texts["tgi.sh"]
