@@ -97,6 +97,17 @@ def test_gates() -> None:
     assert not verdicts(made_up({"a": good}, same, work=2.1))["work within the budget"]
 
 
+def test_as_much_is_not_less_whatever_the_last_digit() -> None:
+    generator = np.random.default_rng(0)
+    thirds = generator.integers(4, size=32)
+    orders = [generator.permutation(thirds) / 3 for _ in range(200)]
+    least, most = min(orders, key=np.mean), max(orders, key=np.mean)
+    assert np.mean(least) < np.mean(most)
+    field = made_up({"a": list(least)}, list(most))
+    field.played[PARENT].right["a"][:] = most
+    assert verdicts(field)["a: at least the parent"]
+
+
 def test_figures_of_a_made_up_field() -> None:
     field = made_up({"a": [1.0] * 32}, [0.5] * 32, times=1.5, work=1.2)
     metrics = {metric.name: metric for metric in design_metrics(field, "test")}
