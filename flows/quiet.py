@@ -42,6 +42,7 @@ UNLESS_VERBOSE = {
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # transformers would draw a bar for every checkpoint that it opens or writes.
