@@ -4,7 +4,7 @@
 
 The conversations are those of the test split that the agent's own phases were judged by (`phases.adas.trials`). One
 is right when every turn came out as it should: the right call, the right result in the reply, the fact that was told.
-Small talk is graded by the persona's traits that show. A teacher that is no agent has none.
+Small talk is graded by the persona's traits that show. Where one of them is no agent there are none.
 """
 
 import json
@@ -36,7 +36,7 @@ def conversation_criteria(
     What the teacher cannot do at all, no student can keep: it is no criterion. How each model did is kept in the
     folder `kept`, as it would do again: the teacher talks once for all nights.
     """
-    if not most or not is_agent(teacher):
+    if not most or not is_agent(teacher) or not is_agent(student):
         return []
     with open_course(teacher, data, ("test",), most) as course:
         every = course.trials["test"]

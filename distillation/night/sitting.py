@@ -45,7 +45,7 @@ class ExamConfig(StrictModel):
     text_blocks: int | None = Field(128, ge=0)
     """Blocks of the run's held-out text on which bits per byte are compared; 0: not measured; empty: all."""
     conversations: int = Field(100, ge=0)
-    """Held-out conversations of each kind that student and teacher have, where both are agents; 0: none."""
+    """Held-out conversations of each kind that an agent's student has (`distil.conversations`); 0: none."""
     probe_items: int = Field(96, ge=1)
     """Sealed questions that are put differently, for each way to do so."""
     robustness: RobustnessConfig | None = RobustnessConfig()

@@ -60,8 +60,9 @@ class DistilConfig(StrictModel):
     """Share of rows of the data set's own streams, where there is a data set: what it could do before should stay."""
     mix: Mix = Mix(text=1.0)
     """Shares of the streams among those rows."""
-    conversations: float = Field(0.25, ge=0, lt=1)
-    """Share of rows of its own conversations, where the first teacher is an agent of the forge: tools and manners."""
+    conversations: float = Field(0.0, ge=0, lt=1)
+    """Share of rows of its own conversations, where the first teacher is an agent of the forge; 0: the student is no
+    agent, and has neither tools nor persona."""
     baseline: Answers = "answers"
     """What the control is fine-tuned on: the very rows of the student, or the references where they are known."""
     search: SearchConfig | None = None
@@ -209,7 +210,8 @@ class _Night:
     def train(self, name: str, start: Checkpoint, lesson: Lesson, training: TrainingConfig) -> tuple[Checkpoint, float]:
         """The trained checkpoint, and the seconds it took; those of a result that was there already are few."""
         began = time.monotonic()
-        agent = self.tutors[0].checkpoint if self.tutors else start
+        taught = self.tutors[0].checkpoint if self.tutors else start
+        agent = taught if self.config.conversations else None
         made = train_student(
             start,
             lesson,

@@ -63,13 +63,14 @@ def save_learner(learner: Learner, out: Path, manifest: Manifest, texts: Mapping
 
 
 def ship_learner(
-    learner: Learner, out: Path, manifest: Manifest, agent: Checkpoint, texts: Mapping[str, str] | None = None
+    learner: Learner, out: Path, manifest: Manifest, agent: Checkpoint | None, texts: Mapping[str, str] | None = None
 ) -> Checkpoint:
     """Write the model with what makes `agent` an agent beside it, and packed too where it is ternary."""
     ternary, work = learner.quantised is not None, out.with_name(f".{out.name}.parts")
     shutil.rmtree(work, ignore_errors=True)
-    whole = save_learner(learner, work / "weights", manifest, {**(texts or {}), **_settings(agent)})
-    known = {name: agent.path / name for name in (DOCUMENTS, CONVERSATIONS, LIBRARY)}
+    settings = {} if agent is None else _settings(agent)
+    whole = save_learner(learner, work / "weights", manifest, {**(texts or {}), **settings})
+    known = {} if agent is None else {name: agent.path / name for name in (DOCUMENTS, CONVERSATIONS, LIBRARY)}
     known = {name: path for name, path in known.items() if path.is_file()}
     if known:
         whole = add_files(whole, work / "whole", manifest.phase, {}, known)

@@ -28,13 +28,13 @@ def train_student(
     out: Path,
     work: Path,
     *,
-    agent: Checkpoint,
+    agent: Checkpoint | None,
     seed: int,
     metrics: MetricsCallback = ignore_metrics,
     name: str = "student",
     texts: Mapping[str, str] | None = None,
 ) -> Checkpoint:
-    """Train `start` and write it to `out`, with what makes `agent` an agent, as the phase `distillation`.
+    """Train `start` and write it to `out`, with what makes `agent` an agent (None: nothing), as `distillation`.
 
     Raises what training raises: `TrainingError` for a loss that is not finite, `CheckpointError` for a start that
     cannot be trained.

@@ -110,8 +110,14 @@ def test_the_shape_is_the_nearest_of_all(ratio: float, axes: Any) -> None:
     assert abs(SIZES.total(shape) / full - ratio) <= max(0.01, nearest + 1e-9)
 
 
-def test_depth_can_be_given_and_wrong_ones_are_refused() -> None:
+def test_depth_and_heads_can_be_given_and_wrong_ones_are_refused() -> None:
     assert choose_shape(SIZES, 0.5, "both", layers=2).layers == 2
+    assert choose_shape(SIZES, 0.5, "both", layers=3).groups == 1  # the most even
+    kept = choose_shape(SIZES, 0.5, "both", layers=3, kept_groups=2)
+    assert (kept.layers, kept.groups) == (3, 2)
+    assert abs(SIZES.total(kept) / SIZES.total(SIZES.whole) - 0.5) < 0.02
+    with pytest.raises(InputError, match=r"groups=3.*1 to 4 and 1 to 2"):
+        choose_shape(SIZES, 0.5, "both", kept_groups=3)
     with pytest.raises(InputError, match=r"layers=9.*1 to 4"):
         choose_shape(SIZES, 0.5, "both", layers=9)
     with pytest.raises(InputError, match="nothing of this teacher"):
