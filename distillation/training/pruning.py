@@ -28,7 +28,10 @@ FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 INPUTS = ("o_proj", "down_proj")
 """Those of which inputs are cut, not outputs."""
 TOLERANCE = 0.01
-"""Shapes this near the wanted size count as equally near; the most even of them is taken."""
+"""Shapes this near the wanted size count as equally near."""
+DEARNESS = np.array([8.0, 8.0, 1.0])
+"""Of layers, groups and neurons: a student that has lost layers or heads comes back late or never, one that has lost
+neurons soon does (docs/log.md; wide before deep is what arXiv 2407.14679 finds, too)."""
 
 
 @dataclass(frozen=True)
@@ -96,26 +99,22 @@ def sizes_of(model: Any, where: str) -> Sizes:
     )
 
 
-def choose_shape(
-    sizes: Sizes, ratio: float, axes: Axes, layers: int | None = None, kept_groups: int | None = None
-) -> Shape:
+def choose_shape(sizes: Sizes, ratio: float, axes: Axes, layers: int | None = None) -> Shape:
     """The shape smaller than the whole whose size is nearest `ratio` of it, along the given axes.
 
-    Of shapes within `TOLERANCE` of the nearest the most even one is taken: the least Σ log² of the shares kept.
-    `layers` fixes the depth, `kept_groups` the heads. Raises `InputError` when nothing smaller can be had.
+    Of shapes within `TOLERANCE` of the nearest the one is taken that keeps most: least Σ dearness · log² of the shares.
+    `layers` fixes the depth. Raises `InputError` when nothing smaller can be had.
     """
     whole = sizes.whole
     depths = [whole.layers] if axes == "width" else list(range(1, whole.layers + 1))
     if layers is not None:
         depths = [layers] if layers in depths else []
     groups = [whole.groups] if axes == "depth" else list(range(1, whole.groups + 1))
-    if kept_groups is not None:
-        groups = [kept_groups] if kept_groups in groups else []
     step = 8 if whole.neurons % 8 == 0 else 1  # what kernels like, where the teacher has it
     neurons = [whole.neurons] if axes == "depth" else list(range(step, whole.neurons + 1, step))
     shapes = np.array(np.meshgrid(depths, groups, neurons, indexing="ij"), dtype=np.int64).reshape(3, -1).T
     if not len(shapes):
-        raise InputError(f"student.layers={layers}, groups={kept_groups}: {_range(whole, axes)}")
+        raise InputError(f"student.layers={layers}: {_range(whole, axes)}")
     layer = sizes.fixed + shapes[:, 1] * sizes.per_group + shapes[:, 2] * sizes.per_neuron
     total, full = sizes.outside + shapes[:, 0] * layer, sizes.total(whole)
     shapes, total = shapes[total < full], total[total < full]
@@ -124,7 +123,7 @@ def choose_shape(
     apart = np.abs(total - ratio * full) / full
     near = apart <= max(TOLERANCE, apart.min() + 1e-12)
     shares = shapes[near] / np.array([whole.layers, whole.groups, whole.neurons])
-    best = shapes[near][np.argmin((np.log(shares) ** 2).sum(1))]
+    best = shapes[near][np.argmin((DEARNESS * np.log(shares) ** 2).sum(1))]
     return Shape(int(best[0]), int(best[1]), int(best[2]))
 
 
@@ -182,8 +181,6 @@ def _spread(chosen: Sequence[int], rows: int) -> torch.Tensor:
 
 
 def _range(whole: Shape, axes: Axes) -> str:
-    layers = f"{whole.layers}" if axes == "width" else f"1 to {whole.layers}"
-    groups = f"{whole.groups}" if axes == "depth" else f"1 to {whole.groups}"
-    return (
-        f"with axes '{axes}' a teacher of {whole.layers} layers and {whole.groups} groups leaves {layers} and {groups}"
+    return f"with axes '{axes}' a teacher of {whole.layers} layers leaves " + (
+        f"{whole.layers}" if axes == "width" else f"1 to {whole.layers}"
     )

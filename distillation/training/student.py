@@ -39,11 +39,9 @@ class Pruned(StrictModel):
     ratio: float = Field(0.5, gt=0, lt=1)
     """Share of the teacher's parameters, embeddings included; met as nearly as the axes allow."""
     axes: Axes = "both"
-    """Whole layers, the width of the layers (heads and neurons), or both as evenly as possible."""
+    """Whole layers, the width of the layers (heads and neurons), or both, neurons before the others."""
     layers: int | None = Field(None, ge=1)
     """Depth of the student; empty: what follows from ratio and axes."""
-    groups: int | None = Field(None, ge=1)
-    """Key-value heads of a layer, each with its query heads; empty: what follows from ratio and axes."""
     calibration_rows: int = Field(16, ge=1)
     """Training rows that importance is measured on."""
 
@@ -129,7 +127,7 @@ def _learner(
 
 def _pruned(teacher: Checkpoint, model: Any, config: Pruned, rows: Rows) -> tuple[Learner, dict[str, Any]]:
     sizes = sizes_of(model, str(teacher.path))
-    shape = choose_shape(sizes, config.ratio, config.axes, config.layers, config.groups)
+    shape = choose_shape(sizes, config.ratio, config.axes, config.layers)
     rows = Rows(rows.tokens_BT[: config.calibration_rows], rows.weight_BT[: config.calibration_rows])
     depth = choose_layers(model, rows, shape.layers)
     groups_LG, neurons_LI = channel_scores(with_layers(model, depth.kept), rows, sizes.whole.groups)

@@ -110,14 +110,16 @@ def test_the_shape_is_the_nearest_of_all(ratio: float, axes: Any) -> None:
     assert abs(SIZES.total(shape) / full - ratio) <= max(0.01, nearest + 1e-9)
 
 
-def test_depth_and_heads_can_be_given_and_wrong_ones_are_refused() -> None:
+def test_neurons_go_before_layers_and_heads() -> None:
+    assert choose_shape(SIZES, 0.5, "both") == Shape(3, 2, 80)
+    assert choose_shape(SIZES, 0.8, "both").groups == 2
+    large = Sizes(Shape(28, 8, 3072), 155_000_000, 2048, 786_432, 3072)  # of the proportions of Qwen3-0.6B
+    half = choose_shape(large, 0.5, "both")
+    assert half.layers > 17 and half.groups > 4 and half.neurons < 1536
+
+
+def test_depth_can_be_given_and_wrong_ones_are_refused() -> None:
     assert choose_shape(SIZES, 0.5, "both", layers=2).layers == 2
-    assert choose_shape(SIZES, 0.5, "both", layers=3).groups == 1  # the most even
-    kept = choose_shape(SIZES, 0.5, "both", layers=3, kept_groups=2)
-    assert (kept.layers, kept.groups) == (3, 2)
-    assert abs(SIZES.total(kept) / SIZES.total(SIZES.whole) - 0.5) < 0.02
-    with pytest.raises(InputError, match=r"groups=3.*1 to 4 and 1 to 2"):
-        choose_shape(SIZES, 0.5, "both", kept_groups=3)
     with pytest.raises(InputError, match=r"layers=9.*1 to 4"):
         choose_shape(SIZES, 0.5, "both", layers=9)
     with pytest.raises(InputError, match="nothing of this teacher"):
