@@ -180,7 +180,7 @@ def test_bad_input_is_one_line(
 
 
 def test_unknown_template_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="choose from continual, cost_saver"):
+    with pytest.raises(ConfigError, match="choose from agent, continual, cost_saver"):
         load_project("nope")
 
 
