@@ -82,8 +82,7 @@ def _metrics(exam: Exam, teacher: str) -> list[Metric]:
         for name, right in exam.right.items()
     ]
     found += [
-        mean_metric(f"{name}/{LIKELIHOOD}", SPLIT, values, "probability/token")
-        for name, values in exam.likelihood.items()
+        mean_metric(f"{name}/{LIKELIHOOD}", SPLIT, values, "log score") for name, values in exam.likelihood.items()
     ]
     bits, n = exam.bits_per_byte, exam.blocks
     return found + [

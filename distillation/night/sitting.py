@@ -3,8 +3,8 @@
     found = sit(student, baseline, teacher, sealed, config, answer=…)
     found.criteria                      # for `distillation.validation.gate.judge`
 
-The baseline is compared question by question, by the mean of two values: whether the answer is right, and how probable
-the expected one is, a proper score that tells students apart long before their decoded answers do.
+The baseline is compared question by question, by the mean of two values: whether the answer is right, and the
+logarithmic score of the expected one, which is proper and tells students apart long before decoded answers do.
 
 Everybody is asked through a store, so a night that was killed examines nobody twice, and a teacher that is paid for is
 asked the sealed questions once for all nights. Sealed answers are never records.
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from distillation.night.text_measures import block_nats, expected_probability
+from distillation.night.text_measures import block_nats, expected_score
 from distillation.record import Record, asked
 from distillation.teachers.local import LocalTeacher
 from distillation.validation.asking import continuations
@@ -76,7 +76,7 @@ class Exam:
     right: dict[str, Values]
     """By examinee, a grade for each sealed question."""
     likelihood: dict[str, Values]
-    """By examinee, the probability a token (geometric mean) of each expected answer; none for an endpoint's."""
+    """By examinee, the logarithmic score of each expected answer (`expected_score`); none for an endpoint's."""
     bits_per_byte: dict[str, float]
     """By examinee; none where text was not measured."""
     blocks: int
@@ -104,7 +104,7 @@ def sit(
     ours, theirs = right[student.name], right[teacher.name]
     criteria = [Criterion("answers", ours, theirs, right[baseline.name], kind_of(records), items=SEALED)]
     models = {one.name: one.local for one in everybody if one.local is not None} if teacher.local is not None else {}
-    likely = {name: expected_probability(model, records) for name, model in models.items()}
+    likely = {name: expected_score(model, records) for name, model in models.items()}
     if likely:
         probable = likely[student.name], likely[teacher.name], likely[baseline.name]
         criteria.append(Criterion("likelihood", *probable, "graded", "guard", items=SEALED))
