@@ -32,6 +32,7 @@ from distillation.training.strategies import Lesson, Tutor, prepare
 from distillation.training.strategy_config import CrossTokenizer, Incremental, Logits, Strategy, StrategyConfig
 from distillation.training.student import Own, Pruned, StudentConfig, make_student
 from distillation.training.train import fit, train_student, training_key
+from distillation.training.variants import with_variants
 from phases.checkpoint import Checkpoint, load_tokenizer
 from phases.cognate.config import Mix
 from phases.dataset import Dataset
@@ -63,6 +64,8 @@ class DistilConfig(StrictModel):
     conversations: float = Field(0.0, ge=0, lt=1)
     """Share of rows of its own conversations, where the first teacher is an agent of the forge; 0: the student is no
     agent, and has neither tools nor persona."""
+    variants: float = Field(0.2, ge=0, le=1)
+    """Share of the records that are learnt once more, in other white space or another frame."""
     baseline: Answers = "answers"
     """What the control is fine-tuned on: the very rows of the student, or the references where they are known."""
     search: SearchConfig | None = None
@@ -108,9 +111,8 @@ def distil(
     Raises an `InputError` of one line where student, strategy, teachers and records do not go together.
     """
     night = _Night(tuple(tutors), tuple(records), config, out, work, seed, data, metrics)
-    exam = HeldOut(validation, night.tokenizer)
+    exam, start = HeldOut(validation, night.tokenizer), night.start(night.lesson(config.strategy))
     strategy, training, found, curve = config.strategy, night.training, None, None
-    start = night.start(night.lesson(strategy))
     if config.search is not None:
         sought = (start, strategy, training, night.lesson, exam, config.search, work / "search")
         found = search(*sought, seed=seed, metrics=metrics)
@@ -185,14 +187,15 @@ class _Night:
         """Rows of the data set's streams and of an agent's conversations: their shares of all rows."""
         if self.data is None:
             return None
-        counted = len(pack_records(self.records, self.tokenizer, self.block_tokens, self.work / "rows.counted"))
+        learnt = with_variants(self.records, self.config.variants, self.seed)
+        counted = len(pack_records(learnt, self.tokenizer, self.block_tokens, self.work / "rows.counted"))
         shares = Shares(self.config.text, self.config.conversations, self.config.mix.model_dump())
         teacher = self.tutors[0].checkpoint if self.tutors else None
         return beside_records(self.data, teacher, counted, shares, self.block_tokens, self.seed)
 
     def lesson(self, strategy: Strategy, records: Sequence[Record] | None = None, name: str = "lesson") -> Lesson:
         """All records, or some, as the strategy wants them."""
-        chosen = self.records if records is None else records
+        chosen = with_variants(self.records if records is None else records, self.config.variants, self.seed)
         folder = self.work / name
         return prepare(strategy, chosen, self.tutors, self.tokenizer, self.block_tokens, folder, text=self.text)
 
