@@ -134,11 +134,11 @@ def family(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Checkpoi
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("family")
     text = torch.from_numpy(world.blocks("train", "text").astype(np.int64))
-    trunk = teach(tiny_llama(), 100, text, [], UNLEARN)
+    trunk = teach(tiny_llama(), 150, text, [], UNLEARN)
     lessons = {
         "reasoning": (200, world.items("test", "reasoning"), UNLEARN),
         "memory": (150, world.items("test", "memory"), UNLEARN),
-        "adaptive": (100, [], 2.0),
+        "adaptive": (200, [], 2.0),
         "control": (10, [], UNLEARN),
     }
     save_checkpoint(root / "trunk", trunk, world.tokenizer, Manifest("cognate"))
