@@ -233,7 +233,7 @@ def test_a_service_that_comes_back_is_asked_again(endpoint: tuple[Endpoint, str]
 
 
 def test_requests_keep_to_the_rate(endpoint: tuple[Endpoint, str]) -> None:
-    app, url = endpoint
+    _, url = endpoint
     began = time.monotonic()
     outcomes(open_one(url, requests_per_minute=600, concurrency=50), *[f"q{i}" for i in range(60)])
     # 600 a minute: a burst of 50, then one each 0.1 s; a busy machine only makes it longer.
