@@ -15,8 +15,9 @@ from evaluation.metric import Control, Metric, mean_metric, paired_control, stan
 from evaluation.significance import Difference, stratified_bootstrap
 from phases.adas.playing import CountingMinds, Played, play
 from phases.adas.trials import LEFT_OUT, Course, Trials, first
-from phases.agent.library import Library
-from phases.agent.settings import AgentSettings
+from phases.agent.library import Library, read_library
+from phases.agent.settings import AgentSettings, read_settings
+from phases.checkpoint import Checkpoint
 
 NAME, PARENT, RANDOM, UNIFORM = "adas", "parent", "random search", "uniform mixture"
 PAIRS = 5
@@ -30,6 +31,11 @@ class Player:
     minds: CountingMinds
     settings: AgentSettings
     library: Library
+
+    @classmethod
+    def of(cls, agent: Checkpoint) -> "Player":
+        """The agent of a checkpoint, with its own settings and examples."""
+        return cls(CountingMinds(agent), read_settings(agent.path), read_library(agent.path))
 
     def play(self, course: Course, trials: Trials, batch: int) -> Played:
         """The trials by this agent."""

@@ -18,10 +18,9 @@ from evaluation.measured import Measured
 from evaluation.metric import Metric, mean_metric
 from evaluation.retention import retained, retention_metrics, task_retention, task_table, text_retention
 from evaluation.specialities import Units
-from phases.adas.playing import CountingMinds, Played
+from phases.adas.playing import Played
 from phases.adas.trials import LEFT_OUT, first, open_course
-from phases.agent.library import read_library
-from phases.agent.settings import SETTINGS, read_settings
+from phases.agent.settings import SETTINGS
 from phases.checkpoint import Checkpoint
 from phases.compression.report import CompressionReport
 from phases.compression.sizes import sizes
@@ -70,8 +69,7 @@ def play_domains(
         trials = first(course.trials[config.split], names, config.trials)
         found = {}
         for name, one in players.items():
-            player = Player(CountingMinds(one), read_settings(one.path), read_library(one.path))
-            found[name] = player.play(course, trials, config.batch)
+            found[name] = Player.of(one).play(course, trials, config.batch)
     return found
 
 

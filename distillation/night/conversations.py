@@ -16,10 +16,7 @@ from distillation.training.beside_records import is_agent
 from distillation.validation.gate import Criterion
 from evaluation.adas_measures import Player
 from evaluation.metric import Values
-from phases.adas.playing import CountingMinds
 from phases.adas.trials import ITEMS, LEFT_OUT, Course, Trials, first, open_course
-from phases.agent.library import read_library
-from phases.agent.settings import read_settings
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
 from phases.storage import sha256_json, write_json
@@ -59,10 +56,6 @@ def _right(agent: Checkpoint, course: Course, trials: Trials, kept: Path) -> dic
     held = {kind: [trial.scenario.model_dump(mode="json") for trial in some] for kind, some in trials.items()}
     file = kept / f"{sha256_json([agent.digest, held])}.json"
     if not file.is_file():
-        played = _player(agent).play(course, trials, BATCH)
+        played = Player.of(agent).play(course, trials, BATCH)
         write_json(file, {kind: values.tolist() for kind, values in played.right.items()})
     return {kind: np.array(values) for kind, values in json.loads(file.read_text(encoding="utf-8")).items()}
-
-
-def _player(agent: Checkpoint) -> Player:
-    return Player(CountingMinds(agent), read_settings(agent.path), read_library(agent.path))

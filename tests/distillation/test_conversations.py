@@ -100,7 +100,7 @@ def test_both_talk_and_are_compared(
         conversation_criteria(agent, agent, data, 2, tmp_path / "talks") == []
     )  # it can do nothing, so there is nothing to keep
     student = save(tmp_path / "student", data, {n: (agent.path / n).read_text() for n in (SETTINGS, CONVERSATIONS)}, 1)
-    real = conversations._player
+    real = conversations.Player.of
 
     class Gifted:
         """The teacher's conversations come out right, but those about facts."""
@@ -115,14 +115,14 @@ def test_both_talk_and_are_compared(
                     values[:] = domain != "facts"
             return played
 
-    monkeypatch.setattr(conversations, "_player", Gifted)
+    monkeypatch.setattr(conversations.Player, "of", Gifted)
     kept = tmp_path / "more"
     found = {one.name: one for one in conversation_criteria(student, agent, data, 3, kept)}
     assert set(found) == {"conversations", "manner"}
     spoken = found["conversations"]
     assert (spoken.kind, spoken.role, len(spoken.student), spoken.teacher.mean()) == ("right", "gate", 3, 1)
     assert spoken.student.sum() == 0 and found["manner"].kind == "graded"
-    monkeypatch.setattr(conversations, "_player", None)  # both have talked
+    monkeypatch.setattr(conversations.Player, "of", None)  # both have talked
     again = conversation_criteria(student, agent, data, 3, kept)
     assert [one.student.tolist() for one in again] == [one.student.tolist() for one in found.values()]
     assert len(list(kept.iterdir())) == 2
