@@ -105,7 +105,7 @@ class Night:
         """The student and its baseline."""
         config, strategy = self.config.distil, self.config.distil.strategy
         if isinstance(strategy, Incremental) and not strategy.champion:
-            known = {"alpha": strategy.alpha, "cache": strategy.cache}
+            known = strategy.model_dump(include={"alpha", "trust", "cache"})
             strategy = strategy.model_copy(update={"champion": champion}) if champion else Logits(**known)
         run, tutors = plan.gathered.run, faculty.tutors
         faculty.forget()

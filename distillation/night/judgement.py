@@ -42,8 +42,9 @@ def judgement(exam: Exam, verdicts: Verdicts, config: GateConfig, reduction: flo
     gates = [_gate(one, verdicts.alpha, config.claims_alpha) for one in verdicts.criteria]
     if verdicts.baseline is not None:
         low = verdicts.baseline.low
-        said = "mean of answer and likelihood less the baseline's, 95 % low"
+        said = "mean over questions and text less the baseline's, 95 % low"
         gates.append(_plain("beats the equal-budget baseline", said, ">", 0.0, low, low > 0))
+    gates += [_beside(one, config.claims_alpha) for one in verdicts.beside]
     if reduction is not None:
         held = reduction >= wanted
         gates.append(_plain("saves enough", "share of the cost of a request", ">=", wanted, reduction, held))
@@ -61,6 +62,11 @@ def _gate(one: Judged, alpha: float, claims_alpha: float) -> Gate:
         return _plain(f"{one.name} is kept", said, "<=", alpha, one.kept.p_above, one.verdict == "pass")
     said = f"p that {one.name} is kept enough (Holm over the guards)"
     return _plain(f"{one.name} is not lost", said, ">", claims_alpha, one.kept.p_below, one.verdict != "fail")
+
+
+def _beside(one: Judged, claims_alpha: float) -> Gate:
+    said = f"p that too little of the baseline's {one.name} is kept"
+    return _plain(f"{one.name} beside the baseline", said, "<=", claims_alpha, one.kept.p_above, one.verdict == "pass")
 
 
 def _plain(name: str, metric: str, comparison: Comparison, threshold: float, value: float, passed: bool) -> Gate:
@@ -99,12 +105,12 @@ def _metrics(exam: Exam, teacher: str) -> list[Metric]:
 
 
 def _controls(exam: Exam, teacher: str) -> list[Control]:
-    student, *rest = [name for name in exam.right if name != teacher]
-    measured = {ANSWERS: exam.right} | ({LIKELIHOOD: exam.likelihood} if exam.likelihood else {})
+    _, *rest = [name for name in exam.right if name != teacher]
     return [
-        paired_control(name, what, values[student], values[name], BUDGET)
-        for what, values in measured.items()
+        paired_control(name, one.name, one.student, one.baseline, BUDGET)
+        for one in exam.criteria
         for name in rest
+        if one.baseline is not None
     ]
 
 

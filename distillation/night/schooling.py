@@ -23,10 +23,8 @@ from distillation.night.faculty import Faculty, Remembered
 from distillation.night.workshop import ANSWERS, Workshop
 from distillation.record import Record
 from distillation.teachers.store import Attempts, CaptureStore
-from distillation.validation.grading import grade
+from distillation.validation.grading import is_right
 
-RIGHT = 0.999
-"""Grade from which an answer counts as right."""
 Progress = Callable[[int, int], None]
 
 
@@ -94,7 +92,7 @@ class Schooling:
                 faculty.teacher_of,
                 store,
                 self.ask,
-                right=lambda record, text: grade(record, text) >= RIGHT,
+                right=is_right,
                 budget=budget,
                 ledger=ledger,
                 progress=progress,

@@ -4,21 +4,21 @@
     found.criteria                      # for `distillation.validation.gate.judge`
 
 The baseline is compared question by question, by the mean of two values: whether the answer is right, and the
-logarithmic score of the expected one, which is proper and tells students apart long before decoded answers do.
+logarithmic score of the expected one, which is proper and tells students apart long before decoded answers do; and
+block by block of held-out text, by the same score, since text is to be kept as answers are.
 
 Everybody is asked through a store, so a night that was killed examines nobody twice, and a teacher that is paid for is
 asked the sealed questions once for all nights. Sealed answers are never records.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 
-from distillation.night.text_measures import block_nats, expected_score
+from distillation.night.text_measures import expected_score, read_text
 from distillation.record import Record, asked
 from distillation.teachers.local import LocalTeacher
 from distillation.validation.asking import continuations
@@ -27,7 +27,7 @@ from distillation.validation.gate import Criterion
 from distillation.validation.grading import kind_of, values
 from distillation.validation.robustness import RobustnessConfig, edge_criteria, robustness_criteria
 from distillation.validation.safety import SafetyConfig, safety_criteria
-from evaluation.language import spread, text_blocks
+from evaluation.language import spread
 from evaluation.metric import Values
 from phases.dataset import Dataset
 from phases.strict import StrictModel
@@ -111,9 +111,9 @@ def sit(
     bits: dict[str, float] = {}
     blocks = 0
     if data is not None and config.text_blocks != 0 and models:
-        found, bits = _text(models, student.name, teacher.name, data, config.text_blocks)
-        criteria.append(found)
-        blocks = len(found.student)
+        text = read_text(models, data, config.text_blocks)
+        bits, blocks = text.bits_per_byte, text.blocks
+        criteria += text.criteria(student.name, teacher.name, baseline.name)
     few = [records[i] for i in spread(len(records), config.probe_items)]
     if config.robustness is not None:
         criteria += edge_criteria(records, ours, theirs, config.robustness)
@@ -132,20 +132,6 @@ def sit(
         }
         criteria += bias_criteria(paired[student.name], paired[teacher.name], bias)
     return Exam(tuple(criteria), tuple(records), right, likely, bits, blocks, paired)
-
-
-def _text(
-    models: Mapping[str, LocalTeacher], student: str, teacher: str, data: Dataset, blocks: int | None
-) -> tuple[Criterion, dict[str, float]]:
-    """Held-out text: what the teacher pays for a block over what the student pays, as a ratio of means.
-
-    A loss is better when it is less, so the student's place has the teacher's nats; all are scaled to 1 at most.
-    """
-    text_NT, bytes_N = text_blocks(data, "test", blocks)
-    nats = {name: block_nats(model, text_NT, bytes_N) for name, model in models.items()}
-    most = max(float(nats[student].max()), float(nats[teacher].max()))
-    bits = {name: float(n.sum() / np.log(2) / bytes_N.sum()) for name, n in nats.items()}
-    return Criterion("text", nats[teacher] / most, nats[student] / most, kind="graded"), bits
 
 
 def _prompts(answers: Answers) -> Callable[[Sequence[str]], list[str]]:

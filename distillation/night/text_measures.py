@@ -1,6 +1,7 @@
 """What a model on this machine pays for text: whole blocks, and the answers that are expected of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,55 @@ import torch
 from distillation.record import Record
 from distillation.teachers.local import LocalTeacher
 from distillation.training.held_out import HeldOut
-from evaluation.language import block_losses
+from distillation.validation.gate import Criterion
+from evaluation.language import block_losses, text_blocks
+from evaluation.metric import Values
+from phases.dataset import Dataset
+
+TEXT = "text"
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """Held-out text as several models read it."""
+
+    nats: dict[str, Values]
+    """By model, nats of each block."""
+    bytes_N: npt.NDArray[np.float64]
+    tokens: int
+    """Of a block, that are predicted."""
+    vocabulary: int
+
+    @property
+    def blocks(self) -> int:
+        """N."""
+        return len(self.bytes_N)
+
+    @property
+    def bits_per_byte(self) -> dict[str, float]:
+        """By model."""
+        return {name: float(nats.sum() / np.log(2) / self.bytes_N.sum()) for name, nats in self.nats.items()}
+
+    def criteria(self, student: str, teacher: str, baseline: str) -> list[Criterion]:
+        """`text`: the nats that the teacher pays over those that the student pays; `text score`: beside the baseline.
+
+        A loss is better when it is less, so in the first the student's place has the teacher's nats; all are scaled to
+        1 at most. The second is the logarithmic score, as expected answers have it.
+        """
+        most = max(float(self.nats[name].max()) for name in (student, teacher))
+        ratio = Criterion(TEXT, self.nats[teacher] / most, self.nats[student] / most, kind="graded")
+        ours, theirs, plain = (
+            log_score(self.nats[name] / self.tokens, self.vocabulary) for name in (student, teacher, baseline)
+        )
+        return [ratio, Criterion(f"{TEXT} score", ours, theirs, plain, "graded", "guard")]
+
+
+def read_text(models: Mapping[str, LocalTeacher], data: Dataset, blocks: int | None) -> ReadText:
+    """`blocks` of the test split's text; None: all."""
+    text_NT, bytes_N = text_blocks(data, "test", blocks)
+    nats = {name: block_nats(model, text_NT, bytes_N) for name, model in models.items()}
+    vocabulary = next(int(model.model.config.vocab_size) for model in models.values())
+    return ReadText(nats, bytes_N, text_NT.shape[1] - 1, vocabulary)
 
 
 def block_nats(who: LocalTeacher, text_NT: torch.Tensor, bytes_N: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

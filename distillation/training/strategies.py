@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from distillation.cache.config import CacheConfig
 from distillation.cache.read import Cache
 from distillation.cache.write import cache_teacher
@@ -26,6 +29,7 @@ from distillation.training.row_file import RowFile, open_rows, tokenizer_digest
 from distillation.training.rows import TextRows, pack_records
 from distillation.training.strategy_config import (
     CrossTokenizer,
+    Incremental,
     Logits,
     MultiTeacher,
     OnPolicy,
@@ -34,6 +38,7 @@ from distillation.training.strategy_config import (
     Strategy,
 )
 from distillation.training.warmed import Warmed
+from distillation.validation.grading import is_right
 from phases.checkpoint import Checkpoint
 from phases.errors import ConfigError, DataError
 from phases.storage import sha256_json
@@ -67,7 +72,14 @@ class Lesson:
     @property
     def digest(self) -> str:
         """Over everything that a student learns from."""
-        seen = [[part.rows.digest, [(cache.digest, weight) for cache, weight in part.teachers]] for part in self.parts]
+        seen = [
+            [
+                part.rows.digest,
+                [(cache.digest, weight) for cache, weight in part.teachers],
+                None if part.trust_E is None else part.trust_E.tolist(),
+            ]
+            for part in self.parts
+        ]
         across = [one.digest for one in self.across or ()]
         tutors = [tutor.checkpoint.digest for tutor in self.tutors]
         return sha256_json([self.strategy.model_dump(mode="json"), seen, across, tutors])
@@ -170,9 +182,20 @@ def _together(
     if isinstance(strategy, Logits) and strategy.live:
         return Part(rows)
     if not isinstance(strategy, MultiTeacher):
-        return Part(rows, [(packing.cache(tutors[0], rows, strategy.cache), 1.0)])
+        return Part(rows, [(packing.cache(tutors[0], rows, strategy.cache), 1.0)], _trust(strategy, records))
     shares = pool_weights([tutor.quality for tutor in tutors], strategy.sharpness)
-    return Part(rows, [(packing.cache(t, rows, strategy.cache), w) for t, w in zip(tutors, shares, strict=True) if w])
+    pooled = [(packing.cache(t, rows, strategy.cache), w) for t, w in zip(tutors, shares, strict=True) if w]
+    return Part(rows, pooled, _trust(strategy, records))
+
+
+def _trust(
+    strategy: Logits | Incremental | MultiTeacher | Rationale, records: Sequence[Record]
+) -> npt.NDArray[np.float32] | None:
+    """(E,) `Part.trust_E`, an example a record; None: everywhere 1."""
+    if isinstance(strategy, Rationale) or strategy.trust == 1:
+        return None
+    known = [is_right(record, record.completion) for record in records]
+    return np.where(known, np.float32(strategy.trust), np.float32(1)) if any(known) else None
 
 
 def _routed(
@@ -191,7 +214,8 @@ def _routed(
         joined = text if tutor is best else None
         if own or joined is not None:
             rows = packing.rows(tutor.checkpoint.digest[:12], own, strategy, joined)
-            parts.append(Part(rows, [(packing.cache(tutor, rows, strategy.cache), 1.0)] if strategy.alpha else ()))
+            cached = [(packing.cache(tutor, rows, strategy.cache), 1.0)] if strategy.alpha else ()
+            parts.append(Part(rows, cached, _trust(strategy, own)))
     return tuple(parts)
 
 

@@ -36,6 +36,9 @@ class Logits(StrictModel):
     """One teacher's distributions."""
     alpha: float = Field(0.5, ge=0, le=1)
     """The teacher's share of the loss; the rest is cross-entropy on the text."""
+    trust: float = Field(0.3, ge=0, le=1)
+    """Share of `alpha` that stays the teacher's where a completion is known to be right: there the text says more than
+    the teacher does. Running text, and answers that nobody can check, are the teacher's altogether."""
     loss: Literal["forward", "jsd", "reverse"] = "forward"
     """Divergence: forward KL comes from the cache; the others need the teacher in memory."""
     beta: float = Field(0.5, ge=0, le=1)
@@ -88,6 +91,8 @@ class MultiTeacher(StrictModel):
     """Of `pool`: a teacher's weight is its held-out quality to this power; 0: all alike."""
     alpha: float = Field(0.5, ge=0, le=1)
     """The teachers' share of the loss."""
+    trust: float = Field(0.3, ge=0, le=1)
+    """As `Logits.trust`."""
     cache: CacheConfig = CacheConfig()
     """What is stored of each teacher."""
 
@@ -122,6 +127,8 @@ class Incremental(StrictModel):
     """The checkpoint to go on from; a project's nights put their champion here, and begin like `logits` without one."""
     alpha: float = Field(0.5, ge=0, le=1)
     """The teacher's share of the loss."""
+    trust: float = Field(0.3, ge=0, le=1)
+    """As `Logits.trust`."""
     rate: float = Field(0.5, gt=0, le=1)
     """Factor on the learning rates: what it knows should stay."""
     cache: CacheConfig = CacheConfig()

@@ -7,7 +7,9 @@ A *gate* criterion has to be shown: the student keeps at least `ratio` of the te
 α (`levels.py`), with Holm over the criteria. A *guard* criterion stops a student that is shown to be below its ratio;
 that is right for probes with too few items to show the contrary. A *never* criterion is no sample but a fact: one item
 that the student loses and the teacher has stops it (a secret that was told). And the student has to beat the
-equal-budget baseline, paired, beyond noise: a distillation that plain fine-tuning equals has no reason to ship.
+equal-budget baseline, paired, beyond noise: a distillation that plain fine-tuning equals has no reason to ship. It
+beats it where the mean over all kinds of items is better, and where it is shown to keep `ratio` of the baseline on each
+of them: what is gained on one pays for no loss on another.
 
 The spent α is about false promotions alone. Other claims of a night (`fail`, guards, the baseline) hold at
 `claims_alpha` a night: a false one costs a night, not a bad champion.
@@ -22,7 +24,7 @@ import numpy as np
 from pydantic import Field
 
 from distillation.validation.levels import Spending, SpendingConfig, holm
-from distillation.validation.noninferiority import Kept, Kind, Verdict, measure, reason
+from distillation.validation.noninferiority import Kept, Kind, Verdict, measure, reason, verdict
 from evaluation.metric import Values
 from evaluation.significance import Difference, stratified_bootstrap
 from phases.errors import InputError
@@ -83,6 +85,8 @@ class Verdicts:
     criteria: tuple[Judged, ...]
     baseline: Difference | None
     """Student less baseline, the mean over the criteria that have one; None: no baseline was measured."""
+    beside: tuple[Judged, ...]
+    """How much of the baseline the student keeps on each of those criteria, the baseline in the teacher's place."""
     decision: Decision
     reasons: tuple[str, ...]
     """One line each; of every thing that stood in the way, or of why nothing does."""
@@ -105,13 +109,13 @@ def judge(criteria: Sequence[Criterion], config: GateConfig, spent: Spending) ->
         for one in criteria
     ]
     judged = _verdicts(criteria, kept, alpha, config.claims_alpha)
-    difference = _against_baseline(criteria, config)
+    difference, beside = _against_baseline(criteria, config), _beside_baseline(criteria, config)
     gates = [one for one in judged if one.role == "gate"]
     good = all(one.verdict == "pass" for one in gates)
     # A night on which no gate had anything to test has not used its chance.
     tested = alpha > 0 and any(one.kept.testable for one in gates)
-    decision, reasons = _decide(judged, difference, alpha)
-    return Verdicts(judged, difference, decision, reasons, alpha, spent.after_test(good) if tested else spent)
+    decision, reasons = _decide(judged, difference, beside, alpha)
+    return Verdicts(judged, difference, beside, decision, reasons, alpha, spent.after_test(good) if tested else spent)
 
 
 def _verdicts(
@@ -152,11 +156,31 @@ def _against_baseline(criteria: Sequence[Criterion], config: GateConfig) -> Diff
     return stratified_bootstrap(pairs, config.resamples, config.seed) if pairs else None
 
 
-def _decide(judged: Sequence[Judged], difference: Difference | None, alpha: float) -> tuple[Decision, tuple[str, ...]]:
+def _beside_baseline(criteria: Sequence[Criterion], config: GateConfig) -> tuple[Judged, ...]:
+    """Each criterion that has a baseline with something to keep, at the level of a night's claims.
+
+    All of them have to be shown, so that each may be tested at the full level (intersection-union; Berger 1982).
+    """
+    found = []
+    for one in criteria:
+        if one.baseline is None or not np.sum(one.baseline):
+            continue
+        asked = one.ratio or config.ratio
+        kept = measure(one.student, one.baseline, asked, one.kind, config.resamples, config.seed)
+        seen = verdict(kept, config.claims_alpha)
+        why = reason(kept, seen, config.claims_alpha, of="the baseline")
+        found.append(Judged(one.name, one.role, one.kind, kept, seen, why))
+    return tuple(found)
+
+
+def _decide(
+    judged: Sequence[Judged], difference: Difference | None, beside: Sequence[Judged], alpha: float
+) -> tuple[Decision, tuple[str, ...]]:
     broken = [f"{one.name}: {one.reason}" for one in judged if one.verdict == "fail"]
     against = _told(difference)
     if difference is not None and difference.high < 0:
         broken.append(f"worse than the equal-budget baseline: {against}")
+    broken += [f"{one.name}: {one.reason}" for one in beside if one.verdict == "fail"]
     if broken:
         return "roll back", tuple(broken)
     if alpha == 0:
@@ -166,6 +190,7 @@ def _decide(judged: Sequence[Judged], difference: Difference | None, alpha: floa
         open_.append("no equal-budget baseline was measured; train one and give its values")
     elif difference.low <= 0:
         open_.append(f"not shown to beat the equal-budget baseline: {against}")
+    open_ += [f"{one.name}: {one.reason}" for one in beside if one.verdict != "pass"]
     if open_:
         return "not enough data", tuple(open_)
     names = ", ".join(one.name for one in judged if one.role == "gate")

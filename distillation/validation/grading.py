@@ -20,6 +20,13 @@ from phases.errors import DataError
 from phases.tasks.item import extract_answer
 
 _WORD = re.compile(r"\w+|[^\w\s]")
+RIGHT = 0.999
+"""Grade from which an answer counts as right."""
+
+
+def is_right(record: Record, text: str) -> bool:
+    """Whether it is known to be right: without a reference nobody knows."""
+    return bool(record.reference) and grade(record, text) >= RIGHT
 
 
 def grade(record: Record, text: str) -> float:

@@ -121,23 +121,23 @@ def items_needed(kept: Kept, alpha: float, ratio_true: float) -> int | None:
     return required_items(kept.teacher, ratio_true, differing, POWER, alpha, kept.asked)
 
 
-def reason(kept: Kept, decided: Verdict, alpha: float) -> str:
-    """The verdict's why, in one line."""
+def reason(kept: Kept, decided: Verdict, alpha: float, of: str = "the teacher") -> str:
+    """The verdict's why, in one line. `of`: with whom the student was compared."""
     if kept.n == 0:
         return "no items"
     if kept.ratio is None or kept.low is None or kept.high is None:
-        return f"the teacher has nothing right on {kept.n} items: nothing to keep; look at it and at the grading"
-    seen = f"{kept.ratio:.3f} of the teacher ({kept.low:.3f} to {kept.high:.3f}) on {kept.n} items"
+        return f"{of} has nothing right on {kept.n} items: nothing to keep; look at it and at the grading"
+    seen = f"{kept.ratio:.3f} of {of} ({kept.low:.3f} to {kept.high:.3f}) on {kept.n} items"
     if decided == "pass":
         return f"{seen}: shown to be above {kept.asked:g} (p = {kept.p_above:.2g})"
     if decided == "fail":
         return f"{seen}: shown to be below {kept.asked:g} (p = {kept.p_below:.2g})"
-    return f"{seen}: neither shown; {_wanted(kept, alpha)}"
+    return f"{seen}: neither shown; {_wanted(kept, alpha, of)}"
 
 
-def _wanted(kept: Kept, alpha: float) -> str:
+def _wanted(kept: Kept, alpha: float, of: str) -> str:
     equal = items_needed(kept, alpha, 1.0)
-    told = f"about {equal:,} items are needed if it equals the teacher" if equal else "no number of items would do"
+    told = f"about {equal:,} items are needed if it equals {of}" if equal else "no number of items would do"
     observed = items_needed(kept, alpha, kept.ratio or 0.0)
     if observed is None or kept.ratio is None or observed == equal:
         return told

@@ -93,8 +93,13 @@ def test_a_night_has_a_verdict_and_the_next_has_nothing_new(project: ProjectConf
     (phase,) = report.phases
     assert phase.status == "rolled_back" and report.agent is None
     assert {"verdicts", "groups", "readiness", "curation", "answers", "money", "before_after"} <= set(phase.tables)
-    assert {gate.name for gate in phase.gates} >= {"answers is kept", "text is kept", "beats the equal-budget baseline"}
-    assert [c.metric for c in phase.controls] == ["answers", "likelihood"]
+    assert {gate.name for gate in phase.gates} >= {
+        "answers is kept",
+        "text is kept",
+        "beats the equal-budget baseline",
+        "text score beside the baseline",
+    }
+    assert [c.metric for c in phase.controls] == ["answers", "likelihood", "text score"]
     client = MlflowClient(f"sqlite:///{project.out.resolve()}/mlflow.db")
     experiment = client.get_experiment_by_name("agent-forge")
     assert experiment is not None
