@@ -21,7 +21,7 @@ from distillation.teachers.teacher_config import TeacherConfig
 from distillation.training.distil import DistilConfig
 from distillation.validation.gate import GateConfig
 from distillation.validation.readiness import ReadinessWeights
-from flows.parameters import NAME
+from flows.parameters import NAME, Runner
 from flows.plan_config import PlanConfig
 from flows.settings_file import merged, read_settings, section_defaults, shipped
 from phases.strict import StrictModel
@@ -61,6 +61,10 @@ class ProjectConfig(StrictModel):
     """How teachers are asked."""
     distil: DistilConfig = DistilConfig()
     """The student, and how it learns."""
+    runner: Runner = "processes"
+    """Where student and baseline are trained: side by side in two processes (small models do not keep several threads
+    busy); one after the other in this one (`threads`: less memory, curves while it trains); or on Prefect's Dask or
+    Ray runner."""
     exam: ExamConfig = ExamConfig()
     """What is examined."""
     gate: GateConfig = GateConfig()

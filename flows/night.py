@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from distillation.money.ledger import Kind
 from distillation.night.accounting import Account, Sized, book, take_account
@@ -29,12 +30,13 @@ from distillation.validation.levels import Spending
 from evaluation.latency import Latency, count_parameters, measure_latency
 from flows.console import say
 from flows.distill_parameters import ProjectConfig
+from flows.pools import with_pool
 from phases.checkpoint import Checkpoint
 from phases.errors import ConfigError
 from phases.phase import MetricsCallback
 from phases.storage import write_json
 
-FREE = {"out", "budget", "money", "readiness", "promote", "plan", "template"}
+FREE = {"out", "runner", "budget", "money", "readiness", "promote", "plan", "template"}
 """Settings on which no student depends."""
 LATENCY_ROUNDS = 3
 """How often each model's latency is measured, teacher and student in turn."""
@@ -110,7 +112,8 @@ class Night:
         run, tutors = plan.gathered.run, faculty.tutors
         faculty.forget()
         with self._timed("training"):
-            return distil(
+            learn = partial(
+                distil,
                 tutors,
                 schooled.records,
                 config.model_copy(update={"strategy": strategy}),
@@ -121,6 +124,7 @@ class Night:
                 data=None if run is None else run.data,
                 metrics=metrics,
             )
+            return with_pool(self.config.runner, lambda pool: learn(pool=pool))
 
     def examine(self, plan: Plan, faculty: Faculty, schooled: Schooled, made: Distilled, spent: Spending) -> Examined:
         """Student, baseline and teacher on the sealed questions; the gate; the money."""

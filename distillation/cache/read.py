@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distillation.cache.codec import Codec, Integers
-from distillation.training.array_folder import mapped
+from distillation.training.array_folder import Mapped, mapped
 from distillation.training.row_file import tokenizer_digest
 from phases.errors import ConfigError
 from phases.sealed_folder import open_sealed
@@ -23,7 +23,7 @@ CARD = "cache.json"
 
 
 @dataclass(frozen=True)
-class Cache:
+class Cache(Mapped):
     """What one teacher thought of each predicted position of one file of rows."""
 
     path: Path

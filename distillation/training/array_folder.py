@@ -4,6 +4,7 @@ write_arrays(out, "rows.json", {"tokens": tokens_NT}, {"block_tokens": 256})    
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ from phases.storage import atomic_directory
 
 HEADER_BYTES = 128
 """Of an .npy file."""
+
+
+class Mapped:
+    """Base of a dataclass that maps arrays when they are asked for: another process maps them anew and gets no copy."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
 
 
 def write_arrays(out: Path, name: str, arrays: Mapping[str, npt.NDArray[Any]], card: Mapping[str, Any]) -> None:

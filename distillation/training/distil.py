@@ -8,7 +8,6 @@ the gate's. A killed run goes on where it was, and ends in the same bits.
 """
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,13 +30,13 @@ from distillation.training.search_space import SearchConfig
 from distillation.training.strategies import Lesson, Tutor, prepare
 from distillation.training.strategy_config import CrossTokenizer, Incremental, Logits, Strategy, StrategyConfig
 from distillation.training.student import Own, Pruned, StudentConfig, make_student
-from distillation.training.train import fit, train_student, training_key
+from distillation.training.train import Job, fit, train_all, training_key
 from distillation.training.variants import with_variants
 from phases.checkpoint import Checkpoint, load_tokenizer
 from phases.cognate.config import Mix
 from phases.dataset import Dataset
 from phases.errors import ConfigError
-from phases.phase import MetricsCallback, ignore_metrics
+from phases.phase import MetricsCallback, Pool, ignore_metrics, serial_pool
 from phases.storage import write_json
 from phases.strict import StrictModel
 from phases.training.batches import Rows
@@ -105,8 +104,10 @@ def distil(
     validation: Sequence[Record],
     data: Dataset | None = None,
     metrics: MetricsCallback = ignore_metrics,
+    pool: Pool = serial_pool,
 ) -> Distilled:
-    """Make, teach and compare. The first tutor is the one whose place the student is to take.
+    """Make, teach and compare. The first tutor is the one whose place the student is to take; student and baseline are
+    the pool's jobs.
 
     Raises an `InputError` of one line where student, strategy, teachers and records do not go together.
     """
@@ -120,9 +121,9 @@ def distil(
     lesson = night.lesson(strategy)
     if config.data_size is not None:
         curve = night.curve(start, strategy, training, exam, config.data_size)
-    student, student_seconds = night.train(STUDENT, start, lesson, training)
     plain = baseline_lesson(lesson, config.baseline, night.block_tokens, work, night.text)
-    baseline, baseline_seconds = night.train(NAME, start, plain, training)
+    jobs = [night.job(name, start, one, training, pool) for name, one in ((STUDENT, lesson), (NAME, plain))]
+    (student, student_seconds), (baseline, baseline_seconds) = train_all(jobs, pool, metrics)
     made = {INITIAL: start, STUDENT: student, NAME: baseline}
     pairs = [(STUDENT, NAME)]
     if tutors and not isinstance(strategy, CrossTokenizer):
@@ -210,23 +211,12 @@ class _Night:
         config = self.own or self.config.student
         return make_student(teacher, config, self.work / INITIAL, calibration=calibration, seed=self.seed)
 
-    def train(self, name: str, start: Checkpoint, lesson: Lesson, training: TrainingConfig) -> tuple[Checkpoint, float]:
-        """The trained checkpoint, and the seconds it took; those of a result that was there already are few."""
-        began = time.monotonic()
+    def job(self, name: str, start: Checkpoint, lesson: Lesson, training: TrainingConfig, pool: Pool) -> Job:
+        """A training; side by side they share the machine's cores."""
         taught = self.tutors[0].checkpoint if self.tutors else start
         agent = taught if self.config.conversations else None
-        made = train_student(
-            start,
-            lesson,
-            training,
-            self.out / name,
-            self.work,
-            agent=agent,
-            seed=self.seed,
-            metrics=self.metrics,
-            name=name,
-        )
-        return made, time.monotonic() - began
+        threads = 0 if pool is serial_pool else max(1, torch.get_num_threads() // 2)
+        return Job(name, start, lesson, training, self.out / name, self.work, agent, self.seed, threads)
 
     def curve(
         self, start: Checkpoint, strategy: Strategy, training: TrainingConfig, exam: HeldOut, config: DataSizeConfig

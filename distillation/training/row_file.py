@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distillation.training.array_folder import mapped, write_arrays
+from distillation.training.array_folder import Mapped, mapped, write_arrays
 from phases.sealed_folder import open_sealed
 from phases.storage import sha256_json
 
@@ -25,7 +25,7 @@ CARD = "rows.json"
 
 
 @dataclass(frozen=True)
-class RowFile:
+class RowFile(Mapped):
     """Verified rows on the disk."""
 
     path: Path

@@ -36,6 +36,7 @@ SETTINGS = {
     "distil": {"training": {"steps": 3, "batch_rows": 4, "precision": "fp32"}},
     "exam": {"max_tokens": 4, "probe_items": 3, "text_blocks": 2},
     "gate": {"resamples": 1000},
+    "runner": "threads",
 }
 Night = Callable[..., State[Any]]
 
@@ -85,7 +86,7 @@ def stored(config: ProjectConfig) -> Path:
 
 
 def test_a_night_has_a_verdict_and_the_next_has_nothing_new(project: ProjectConfig) -> None:
-    state = run(project)
+    state = run(project.model_copy(update={"runner": "processes"}))
     assert state.name in ("NotEnoughData", "RolledBack")
     folder = project.folder / "night-0001"
     assert str(folder) == state.result() and (folder / "agreement.png").is_file()

@@ -1,0 +1,89 @@
+"""Student and baseline as jobs of a pool: the same bits wherever they are trained, and their curves come home."""
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from distillation.record import asked
+from distillation.training.distil import DistilConfig, Distilled, distil
+from distillation.training.rows import pack_records
+from distillation.training.strategies import Tutor
+from distillation.training.student import Pruned
+from phases.checkpoint import Manifest, save_checkpoint
+from phases.data.tokenizer import train_tokenizer
+from phases.phase import serial_pool
+from phases.training.config import TrainingConfig
+
+WORDS = ["cat", "hat", "and", "the", "that", "hand"]
+RECORDS = [asked(f"say {word} {i}", completion=word, reference=word, teacher="a") for i, word in enumerate(WORDS * 2)]
+CONFIG = DistilConfig(
+    student=Pruned(ratio=0.7), training=TrainingConfig(steps=4, batch_rows=4, warmup=0, decay=0), block_tokens=48
+)
+
+
+@pytest.fixture
+def tutor(tmp_path: Path) -> Tutor:
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 64, "max_position_embeddings": 128}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=260, **sizes, **heads, bos_token_id=0, eos_token_id=0)).eval()  # type: ignore[arg-type]
+    tokenizer = train_tokenizer(["the cat and the hat"] * 9, 260)
+    return Tutor("a", save_checkpoint(tmp_path / "teacher", model, tokenizer, Manifest("cognate")))
+
+
+@pytest.fixture
+def threads() -> Iterator[list[int]]:
+    """How many threads each job had."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield []
+    torch.set_num_threads(before)
+
+
+def test_jobs_travel_and_end_in_the_same_bits(tutor: Tutor, tmp_path: Path, threads: list[int]) -> None:
+    def elsewhere(function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        """As another process has it: nothing shared but what can be pickled."""
+        done = []
+        for job in map(pickle.dumps, jobs):
+            done.append(pickle.dumps(function(pickle.loads(job))))
+            threads.append(torch.get_num_threads())
+            torch.set_num_threads(4)
+        return [pickle.loads(one) for one in done]
+
+    def night(out: str, pool: Any) -> tuple[Distilled, list[tuple[int, Mapping[str, float]]]]:
+        told: list[tuple[int, Mapping[str, float]]] = []
+        places = tmp_path / out, tmp_path / f"{out}.work"
+        found = distil(
+            [tutor],
+            RECORDS[5:],
+            CONFIG,
+            *places,
+            seed=0,
+            validation=RECORDS[:5],
+            metrics=lambda step, values: told.append((step, values)),
+            pool=pool,
+        )
+        return found, told
+
+    (here, told_here), (there, told_there) = night("here", serial_pool), night("there", elsewhere)
+    assert threads == [2, 2]  # two at a time share the four
+    assert (here.student.digest, here.baseline.digest) == (there.student.digest, there.baseline.digest)
+    losses = [
+        [(step, name, value) for step, values in told for name, value in values.items() if name.endswith("/loss")]
+        for told in (told_here, told_there)
+    ]
+    assert losses[0] == losses[1] and {name for _, name, _ in losses[0]} == {"student/loss", "baseline/loss"}
+
+
+def test_rows_travel_without_their_arrays(tmp_path: Path) -> None:
+    rows = pack_records(RECORDS, train_tokenizer(["the cat"] * 9, 260), 48, tmp_path / "rows")
+    before = len(pickle.dumps(rows))
+    assert rows.tokens_NT.size and rows.weight_NT.size  # mapped now
+    assert len(pickle.dumps(rows)) == before
+    again = pickle.loads(pickle.dumps(rows))
+    assert again == rows and (again.tokens_NT == rows.tokens_NT).all()
