@@ -2,6 +2,7 @@
 
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,19 @@ os.environ.update(
     DO_NOT_TRACK="1",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
 )
+
+
+MADE_ONCE = {"original", "short", "prefect_server"}
+"""Session fixtures of tests/flows that take tens of seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Among several processes a file's tests stay together, as do all files that share a finished run."""
+    fixtures: dict[Path, set[str]] = {}
+    for item in items:
+        fixtures.setdefault(item.path, set()).update(getattr(item, "fixturenames", ()))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("flows" if fixtures[item.path] & MADE_ONCE else str(item.path)))
 
 
 @pytest.fixture(autouse=True)
