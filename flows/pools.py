@@ -1,8 +1,9 @@
 """Pools: where the independent jobs of a phase run.
 
-`threads` is this process, one job after the other, with all of torch's threads; `processes` are one a core, with one
-thread each (`flows.processes`). `dask` and `ray` submit every job as a task to Prefect's task runner for them, inside a
-nested flow whose cluster lives as long as the phase. They start a local cluster of one worker a core, and give a job
+`threads` is this process, one job after the other, with all of torch's threads; `processes` are one a core
+(`flows.processes`), with one thread each for a population's members (a student and its baseline have half of the cores
+each, wherever they are trained). `dask` and `ray` submit every job as a task to Prefect's task runner for them, inside
+a nested flow whose cluster lives as long as the phase. They start a local cluster of one worker a core, and give a job
 whose worker dies to another worker, three times; then it is an error. (Prefect shows such a task as Pending with Dask
 and as Crashed with Ray; the flow fails.)
 """

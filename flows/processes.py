@@ -3,7 +3,8 @@
     with_processes(lambda pool: pool(score_job, jobs))
 
 They start with the first job, so a phase without independent jobs pays nothing, and end with the phase. One that is
-killed ends the pool; what it had worked on is done again by the run that resumes.
+killed ends the pool, as do Ctrl-C and the first error of any job: the others are not waited for, and the run that
+resumes does again what they had worked on.
 """
 
 import multiprocessing
@@ -11,10 +12,10 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from phases.errors import InputError
 from phases.phase import Pool
@@ -33,13 +34,27 @@ def with_processes(work: Callable[[Pool], T]) -> T:
     Raises `InputError` when one of the processes was killed.
     """
     # Spawned: torch's threads do not survive a fork.
-    workers = ProcessPoolExecutor(cores(), mp_context=multiprocessing.get_context("spawn"), initializer=_start)
+    context = multiprocessing.get_context("spawn")
+    told, end = context.Pipe(duplex=False)
+    workers = ProcessPoolExecutor(cores(), mp_context=context, initializer=_start, initargs=(told,))
+
+    def pool(function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        futures = [workers.submit(function, job) for job in jobs]
+        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+            future.result()
+        return [future.result() for future in futures]
+
     try:
-        return work(lambda function, jobs: list(workers.map(function, jobs)))
+        return work(pool)
     except BrokenProcessPool as error:
         raise lost("processes", "one of its processes was killed") from error
+    except BaseException:
+        end.close()  # the workers end themselves, whatever they are doing
+        raise
     finally:
         workers.shutdown(cancel_futures=True)
+        end.close()
+        told.close()
 
 
 def lost(runner: str, what: str) -> InputError:
@@ -50,14 +65,14 @@ def lost(runner: str, what: str) -> InputError:
     )
 
 
-def _start() -> None:
-    """A worker leaves Ctrl-C to its parent, and does not outlive it: it would wait for jobs for ever."""
+def _start(told: multiprocessing.connection.Connection) -> None:
+    """A worker leaves Ctrl-C to its parent, and outlives neither it nor the pool: it would wait for jobs for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_end_after, args=([parent.sentinel, told],), daemon=True).start()
 
 
-def _end_after(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
+def _end_after(ends: list[Any]) -> None:
+    multiprocessing.connection.wait(ends)
     os._exit(1)

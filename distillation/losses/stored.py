@@ -1,11 +1,12 @@
 """Cross-entropy and the divergence from a stored teacher at once, straight from hidden states: a cached step's loss.
 
-    Σ wᵢ · [ (1 − α) · −log softmax(z)[true token] + α · τ² · Dᵢ(softmax(z / τ)) ]       α = 0 where nothing is stored
+    Σ wᵢ · [ (1 − αᵢ) · −log softmax(z)[true token] + αᵢ · τ² · Dᵢ(softmax(z / τ)) ]     αᵢ = 0 where nothing is stored
 
     sampled  D = −Σₖ sₖ log qₖ                sₖ = count / n of n draws from the teacher: unbiased (arXiv 2503.16870)
     ghost    D = Σₖ pₖ log(pₖ/qₖ) + r log(r/q_r)       the k likeliest, and one bucket for all others: r = 1 − Σ pₖ
 
-`sampled` covers a renormalised top-k as well (s = p / Σp). At τ = 1 both gradients share one softmax, so a cached step
+`sampled` covers a renormalised top-k as well (s = p / Σp). Shares that sum to less than 1 say how far the teacher is
+trusted at a position: αᵢ is α times their sum. At τ = 1 both gradients share one softmax, so a cached step
 costs about what one of cross-entropy does. No (B, T, V) tensor exists (`phases.training.from_hidden`), and positions
 of weight 0 cost nothing.
 
@@ -31,7 +32,7 @@ class Stored:
     ids_NK: torch.Tensor
     """int64."""
     share_NK: torch.Tensor
-    """Probabilities; a row without a teacher is all 0."""
+    """Probabilities, times how far the teacher is trusted there; a row without a teacher is all 0."""
     ghost: bool = False
     """Whether what is missing to 1 is the others' mass."""
 
@@ -43,6 +44,14 @@ class Stored:
     def known_N1(self) -> torch.Tensor:
         """1.0 where there is a teacher, else 0.0."""
         return (self.share_NK.sum(1, keepdim=True) > 0).to(self.share_NK.dtype)
+
+    @property
+    def trusted(self) -> tuple["Stored", torch.Tensor]:
+        """With probabilities that sum to 1, and (N, 1) how far they are trusted; a ghost's are what they are."""
+        if self.ghost:
+            return self, self.known_N1
+        mass_N1 = self.share_NK.sum(1, keepdim=True)
+        return Stored(self.ids_NK, self.share_NK / mass_N1.clamp(min=TINY)), mass_N1.clamp(max=1)
 
     @property
     def rest_N1(self) -> torch.Tensor:
@@ -70,8 +79,8 @@ def stored_loss(
     nll, divergence = (torch.zeros((), dtype=kind, device=hidden_ND.device) for _ in range(2))
 
     def step(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        weight, part = weight_N[rows, None].to(kind), stored.rows(rows)
-        share_N1 = alpha * part.known_N1.to(kind)
+        weight, (part, trust_N1) = weight_N[rows, None].to(kind), stored.rows(rows).trusted
+        share_N1 = alpha * trust_N1.to(kind)
         nll_N1, apart_N1, gradient = _slice(logits, target_N[rows, None], weight, part, share_N1, tau)
         nll.add_((weight * nll_N1).sum())
         divergence.add_((weight * apart_N1).sum())

@@ -99,7 +99,8 @@ def complete(
 def _corrected(record: Record, right: Callable[[Record, str], bool]) -> Record:
     """With the answer that the question came with, where the teacher gave none or a wrong one."""
     given = record.more.get(GIVEN, "")
-    if not given or (record.completion and right(record, record.completion)):
+    # Without a reference nobody knows that it is wrong.
+    if not given or (record.completion and (not record.reference or right(record, record.completion))):
         return record
     return replace(record, completion=given, teacher="")
 

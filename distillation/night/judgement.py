@@ -18,7 +18,7 @@ from evaluation.metric import Comparison, Control, Gate, Metric, Values, mean_me
 
 SPLIT = "test"
 BUDGET = "same initial student, rows, order, steps and rates; cross-entropy alone"
-ANSWERS, LIKELIHOOD = "answers", "likelihood"
+ANSWERS, LIKELIHOOD, BESIDE = "answers", "likelihood", "baseline"
 
 
 def decide(verdicts: Verdicts, reduction: float | None, wanted: float) -> Verdicts:
@@ -42,8 +42,12 @@ def judgement(exam: Exam, verdicts: Verdicts, config: GateConfig, reduction: flo
     gates = [_gate(one, verdicts.alpha, config.claims_alpha) for one in verdicts.criteria]
     if verdicts.baseline is not None:
         low = verdicts.baseline.low
-        said = "mean over questions and text less the baseline's, 95 % low"
+        kinds = " and ".join(name for name, _ in verdicts.apart)
+        said = f"over the baseline, mean over {kinds}, 95 % low"
         gates.append(_plain("beats the equal-budget baseline", said, ">", 0.0, low, low > 0))
+    for name, one in verdicts.apart:
+        said = f"over the baseline on {name}, 95 % high"
+        gates.append(_plain(f"{name}: not worse than the baseline", said, ">=", 0.0, one.high, one.high >= 0))
     gates += [_beside(one, config.claims_alpha) for one in verdicts.beside]
     if reduction is not None:
         held = reduction >= wanted
@@ -106,23 +110,22 @@ def _metrics(exam: Exam, teacher: str) -> list[Metric]:
 
 def _controls(exam: Exam, teacher: str) -> list[Control]:
     _, *rest = [name for name in exam.right if name != teacher]
-    return [
-        paired_control(name, one.name, one.student, one.baseline, BUDGET)
-        for one in exam.criteria
-        for name in rest
-        if one.baseline is not None
-    ]
+    found = []
+    for name in rest:
+        for one in exam.criteria:
+            if one.baseline is not None:
+                said = f"{one.name} (cost)" if one.costs else one.name
+                found.append(paired_control(name, said, one.student, one.baseline, BUDGET))
+    return found
 
 
 def verdict_table(verdicts: Verdicts) -> Table:
-    """Every criterion with what it says."""
+    """Every criterion with what it says, and beside the baseline, which stands in the teacher's column then."""
     columns = ("criterion", "role", "n", "teacher", "student", "ratio", "90 % low", "90 % high", "verdict")
     rows: list[tuple[Cell, ...]] = []
-    for one in verdicts.criteria:
+    for one, role in [(one, one.role) for one in verdicts.criteria] + [(one, BESIDE) for one in verdicts.beside]:
         kept = one.kept
-        rows.append(
-            (one.name, one.role, kept.n, kept.teacher, kept.student, kept.ratio, kept.low, kept.high, one.verdict)
-        )
+        rows.append((one.name, role, kept.n, kept.teacher, kept.student, kept.ratio, kept.low, kept.high, one.verdict))
     return Table(title=f"Verdicts (this night's alpha {verdicts.alpha:.3g})", columns=columns, rows=tuple(rows))
 
 

@@ -113,7 +113,7 @@ def sit(
     if data is not None and config.text_blocks != 0 and models:
         text = read_text(models, data, config.text_blocks)
         bits, blocks = text.bits_per_byte, text.blocks
-        criteria += text.criteria(student.name, teacher.name, baseline.name)
+        criteria.append(text.criterion(student.name, teacher.name, baseline.name))
     few = [records[i] for i in spread(len(records), config.probe_items)]
     if config.robustness is not None:
         criteria += edge_criteria(records, ours, theirs, config.robustness)

@@ -39,18 +39,11 @@ class ReadText:
         """By model."""
         return {name: float(nats.sum() / np.log(2) / self.bytes_N.sum()) for name, nats in self.nats.items()}
 
-    def criteria(self, student: str, teacher: str, baseline: str) -> list[Criterion]:
-        """`text`: the nats that the teacher pays over those that the student pays; `text score`: beside the baseline.
-
-        A loss is better when it is less, so in the first the student's place has the teacher's nats; all are scaled to
-        1 at most. The second is the logarithmic score, as expected answers have it.
-        """
-        most = max(float(self.nats[name].max()) for name in (student, teacher))
-        ratio = Criterion(TEXT, self.nats[teacher] / most, self.nats[student] / most, kind="graded")
-        ours, theirs, plain = (
-            log_score(self.nats[name] / self.tokens, self.vocabulary) for name in (student, teacher, baseline)
-        )
-        return [ratio, Criterion(f"{TEXT} score", ours, theirs, plain, "graded", "guard")]
+    def criterion(self, student: str, teacher: str, baseline: str) -> Criterion:
+        """Nats of a block as costs: 0 for a probability of one, 1 for that of a uniform guess and all below it."""
+        worst = self.tokens * np.log(self.vocabulary)
+        ours, theirs, plain = (np.minimum(self.nats[name] / worst, 1) for name in (student, teacher, baseline))
+        return Criterion(TEXT, ours, theirs, plain, kind="graded", costs=True)
 
 
 def read_text(models: Mapping[str, LocalTeacher], data: Dataset, blocks: int | None) -> ReadText:

@@ -4,7 +4,7 @@
     CachedRows([Part(rows)], seed)                                        # text alone: the control sees the same rows
     CachedRows([Part(easy, [(a, 1.0)]), Part(hard, [(b, 1.0)])], seed)    # routed: each record by its own teacher
     CachedRows([Part(rows, [(a, 0.7), (b, 0.3)])], seed)                  # pooled: a mixture of the teachers
-    CachedRows([Part(rows, [(cache, 1.0)], trust_E)], seed)               # some examples' texts are trusted more
+    CachedRows([Part(rows, [(cache, 1.0)], trust_E)], seed)               # trusted less on some examples
 
 Rows come in seeded permutations over all parts, one an epoch: a function of the seed and the step alone. A mark is one
 stored token: its id in the upper half of an int64, the bits of its float32 share in the lower one.
@@ -29,8 +29,6 @@ from phases.training.batches import Rows
 _ORDER = 41
 """Stream of random numbers."""
 _LOW = 0xFFFFFFFF
-Stored = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
-"""(P, K) ids, and their (P, K) shares."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class Part:
     rows: RowFile
     teachers: Sequence[tuple[Cache, float]] = ()
     trust_E: npt.NDArray[np.float32] | None = None
-    """By example of the rows, the teachers' share of what is said of its tokens, 0 to 1; the rest is for the token that
-    the text has. None: all is theirs, as rows of text are."""
+    """How far the teachers are trusted on each example of the rows, 0 to 1: their shares are multiplied by it. None:
+    fully, as they are on rows of text."""
 
 
 class CachedRows:
@@ -78,15 +76,11 @@ class CachedRows:
     @staticmethod
     def _row_marks(part: Part, row: int) -> npt.NDArray[np.int64]:
         """(P, K) marks of a row's weighted positions, the teachers' side by side."""
-        found: list[Stored] = []
+        found, trust = [], _trust(part, row)
         for cache, weight in part.teachers:
             ids_PK, share_PK = cache.row(row)
-            found.append((ids_PK, share_PK * np.float32(weight)))
-        if not found:
-            return np.zeros((0, 0), dtype=np.int64)
-        if part.trust_E is not None:
-            found = _corrected(found, part, row, part.trust_E)
-        return np.concatenate([pack_marks(*one) for one in found], axis=1)
+            found.append(pack_marks(ids_PK, share_PK * (trust * np.float32(weight))))
+        return np.concatenate(found, axis=1) if found else np.zeros((0, 0), dtype=np.int64)
 
     def place(self, position: int) -> tuple[int, int]:
         """(part, row in it) of the `position`-th row since the beginning."""
@@ -99,13 +93,12 @@ class CachedRows:
         return np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self))
 
 
-def _corrected(found: list[Stored], part: Part, row: int, trust_E: npt.NDArray[np.float32]) -> list[Stored]:
-    """With the text's own token beside the teachers', as far as they are not trusted: a mixture of both."""
-    chosen = part.rows.weight_NT[row] > 0
-    example_P = part.rows.example_NT[row][chosen]
-    trust_P1 = np.where(example_P >= 0, trust_E[example_P], np.float32(1))[:, None]
-    own_P1 = part.rows.tokens_NT[row][1:][chosen].astype(np.int64)[:, None]
-    return [*((ids, share * trust_P1) for ids, share in found), (own_P1, 1 - trust_P1)]
+def _trust(part: Part, row: int) -> npt.NDArray[np.float32] | np.float32:
+    """(P, 1) how far the teachers are trusted at a row's weighted positions."""
+    if part.trust_E is None:
+        return np.float32(1)
+    example_P = part.rows.example_NT[row][part.rows.weight_NT[row] > 0]
+    return np.where(example_P >= 0, part.trust_E[example_P], np.float32(1))[:, None]
 
 
 def pack_marks(ids: npt.NDArray[np.int64], share: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -131,7 +124,7 @@ def _check(parts: Sequence[Part]) -> bool:
     if True in kinds and any(len(part.teachers) > 1 for part in parts):
         raise ConfigError("caches with a ghost cannot be pooled over teachers: store them by method `sampled`")
     if True in kinds and any(part.trust_E is not None for part in parts):
-        raise ConfigError("caches with a ghost cannot be mixed with texts: set trust=1, or cache.method=sampled")
+        raise ConfigError("a teacher with a ghost is trusted fully or not at all: set trust=1, or cache.method=sampled")
     if len({cache.tau for part in parts for cache, _ in part.teachers}) > 1:
         raise ConfigError("caches of different temperatures cannot be mixed: store all teachers at the same tau")
     for part in parts:

@@ -27,10 +27,11 @@ from distillation.training.learner import open_learner
 from distillation.training.rows import TextRows, pack_records
 from distillation.training.search import Found, search
 from distillation.training.search_space import SearchConfig
+from distillation.training.side_by_side import Job, train_all
 from distillation.training.strategies import Lesson, Tutor, prepare
 from distillation.training.strategy_config import CrossTokenizer, Incremental, Logits, Strategy, StrategyConfig
 from distillation.training.student import Own, Pruned, StudentConfig, make_student
-from distillation.training.train import Job, fit, train_all, training_key
+from distillation.training.train import fit, training_key
 from distillation.training.variants import with_variants
 from phases.checkpoint import Checkpoint, load_tokenizer
 from phases.cognate.config import Mix
@@ -122,7 +123,7 @@ def distil(
     if config.data_size is not None:
         curve = night.curve(start, strategy, training, exam, config.data_size)
     plain = baseline_lesson(lesson, config.baseline, night.block_tokens, work, night.text)
-    jobs = [night.job(name, start, one, training, pool) for name, one in ((STUDENT, lesson), (NAME, plain))]
+    jobs = [night.job(name, start, one, training) for name, one in ((STUDENT, lesson), (NAME, plain))]
     (student, student_seconds), (baseline, baseline_seconds) = train_all(jobs, pool, metrics)
     made = {INITIAL: start, STUDENT: student, NAME: baseline}
     pairs = [(STUDENT, NAME)]
@@ -211,12 +212,11 @@ class _Night:
         config = self.own or self.config.student
         return make_student(teacher, config, self.work / INITIAL, calibration=calibration, seed=self.seed)
 
-    def job(self, name: str, start: Checkpoint, lesson: Lesson, training: TrainingConfig, pool: Pool) -> Job:
-        """A training; side by side they share the machine's cores."""
+    def job(self, name: str, start: Checkpoint, lesson: Lesson, training: TrainingConfig) -> Job:
+        """A training."""
         taught = self.tutors[0].checkpoint if self.tutors else start
         agent = taught if self.config.conversations else None
-        threads = 0 if pool is serial_pool else max(1, torch.get_num_threads() // 2)
-        return Job(name, start, lesson, training, self.out / name, self.work, agent, self.seed, threads)
+        return Job(name, start, lesson, training, self.out / name, self.work, agent, self.seed)
 
     def curve(
         self, start: Checkpoint, strategy: Strategy, training: TrainingConfig, exam: HeldOut, config: DataSizeConfig

@@ -22,6 +22,13 @@ from distillation.cache.config import CacheConfig
 from phases.strict import StrictModel
 
 
+def _trusts_no_ghost(trust: float, cache: CacheConfig) -> None:
+    if trust < 1 and cache.method == "ghost":
+        raise ValueError(
+            "a teacher with a ghost is trusted fully or not at all: set trust: 1, or cache.method: sampled"
+        )
+
+
 class Response(StrictModel):
     """The teachers' texts alone; all that an endpoint, which shows no probabilities, can give."""
 
@@ -37,8 +44,9 @@ class Logits(StrictModel):
     alpha: float = Field(0.5, ge=0, le=1)
     """The teacher's share of the loss; the rest is cross-entropy on the text."""
     trust: float = Field(0.3, ge=0, le=1)
-    """Share of `alpha` that stays the teacher's where a completion is known to be right: there the text says more than
-    the teacher does. Running text, and answers that nobody can check, are the teacher's altogether."""
+    """How far the teacher is trusted where a completion's answer is known to be right: `alpha` times this is its share
+    there, since the text says more than it does. On running text, and on answers that nobody can check, it has all of
+    `alpha`. Of stored distributions; `jsd`, `reverse` and `hidden` know of no trust."""
     loss: Literal["forward", "jsd", "reverse"] = "forward"
     """Divergence: forward KL comes from the cache; the others need the teacher in memory."""
     beta: float = Field(0.5, ge=0, le=1)
@@ -56,12 +64,13 @@ class Logits(StrictModel):
         return self.loss != "forward" or self.hidden > 0
 
     @model_validator(mode="after")
-    def _warm_before_reverse(self) -> Self:
+    def _goes_together(self) -> Self:
         if self.loss == "reverse" and not self.warmup:
             raise ValueError(
                 "reverse KL on given texts from the first step makes a student put its mass where the teacher is not "
                 "(held-out KL 6.2 against 3.9 nats): set warmup above 0, or kind: on_policy"
             )
+        _trusts_no_ghost(self.trust, self.cache)
         return self
 
 
@@ -95,6 +104,11 @@ class MultiTeacher(StrictModel):
     """As `Logits.trust`."""
     cache: CacheConfig = CacheConfig()
     """What is stored of each teacher."""
+
+    @model_validator(mode="after")
+    def _trusted(self) -> Self:
+        _trusts_no_ghost(self.trust, self.cache)
+        return self
 
 
 class OnPolicy(StrictModel):
@@ -133,6 +147,11 @@ class Incremental(StrictModel):
     """Factor on the learning rates: what it knows should stay."""
     cache: CacheConfig = CacheConfig()
     """What is stored of the teacher."""
+
+    @model_validator(mode="after")
+    def _trusted(self) -> Self:
+        _trusts_no_ghost(self.trust, self.cache)
+        return self
 
 
 class CrossTokenizer(StrictModel):

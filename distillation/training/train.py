@@ -2,89 +2,23 @@
 
     student = train_student(start, lesson, TrainingConfig(steps=300), Path("student"), work, agent=teacher, seed=0)
 
-    student, baseline = train_all([Job("student", …), Job("baseline", …)], pool, metrics)
-
 The work directory holds the state under a key of all that the result depends on; a finished result with the same key is
 returned as it is.
 """
 
 import shutil
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from distillation.training.learner import PHASE, Learner, open_learner, ship_learner
 from distillation.training.strategies import Lesson
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint
 from phases.fingerprint import source_fingerprint
-from phases.phase import MetricsCallback, Pool, ignore_metrics, serial_pool
+from phases.phase import MetricsCallback, ignore_metrics
 from phases.storage import sha256_json
 from phases.training.config import TrainingConfig
 from phases.training.loop import Span, Trained, train
-
-
-@dataclass(frozen=True)
-class Job:
-    """A training that a process of its own can do."""
-
-    name: str
-    start: Checkpoint
-    lesson: Lesson
-    training: TrainingConfig
-    out: Path
-    work: Path
-    agent: Checkpoint | None
-    seed: int
-    threads: int = 0
-    """Of torch; 0: as they are."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a job made."""
-
-    path: Path
-    seconds: float
-    """Those of a result that was there already are few."""
-    curves: list[tuple[int, dict[str, float]]]
-    """What `metrics` would have been told, by step; another process cannot tell it while it trains."""
-
-
-def train_all(
-    jobs: Sequence[Job], pool: Pool = serial_pool, metrics: MetricsCallback = ignore_metrics
-) -> list[tuple[Checkpoint, float]]:
-    """The trained checkpoints and the seconds of each, in the jobs' order.
-
-    At a time where the pool has several workers: small models do not keep two threads busy.
-    """
-    done = pool(run_job, jobs)
-    for one in done:
-        for step, values in one.curves:
-            metrics(step, values)
-    return [(open_checkpoint(one.path), one.seconds) for one in done]
-
-
-def run_job(job: Job) -> Done:
-    """One training, wherever it is called."""
-    if job.threads:
-        torch.set_num_threads(job.threads)
-    began, curves = time.monotonic(), list[tuple[int, dict[str, float]]]()
-    made = train_student(
-        job.start,
-        job.lesson,
-        job.training,
-        job.out,
-        job.work,
-        agent=job.agent,
-        seed=job.seed,
-        metrics=lambda step, values: curves.append((step, dict(values))),
-        name=job.name,
-    )
-    return Done(made.path, time.monotonic() - began, curves)
 
 
 def train_student(

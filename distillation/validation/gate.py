@@ -8,8 +8,8 @@ A *gate* criterion has to be shown: the student keeps at least `ratio` of the te
 that is right for probes with too few items to show the contrary. A *never* criterion is no sample but a fact: one item
 that the student loses and the teacher has stops it (a secret that was told). And the student has to beat the
 equal-budget baseline, paired, beyond noise: a distillation that plain fine-tuning equals has no reason to ship. It
-beats it where the mean over all kinds of items is better, and where it is shown to keep `ratio` of the baseline on each
-of them: what is gained on one pays for no loss on another.
+beats it where the mean over all kinds of items is better, none of them is shown to be worse, and each of its criteria
+is shown to keep `ratio` of the baseline: what is gained on one pays for no loss on another that can be seen.
 
 The spent α is about false promotions alone. Other claims of a night (`fail`, guards, the baseline) hold at
 `claims_alpha` a night: a false one costs a night, not a bad champion.
@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import Field
 
 from distillation.validation.levels import Spending, SpendingConfig, holm
-from distillation.validation.noninferiority import Kept, Kind, Verdict, measure, reason, verdict
+from distillation.validation.noninferiority import Kept, Kind, Verdict, measure, reason
 from evaluation.metric import Values
 from evaluation.significance import Difference, stratified_bootstrap
 from phases.errors import InputError
@@ -51,7 +51,7 @@ class GateConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Criterion:
-    """One thing on which the student is compared, item by item, 1 or 0 or a grade between."""
+    """One thing on which the student is compared, item by item: 1 or 0, a grade between, or a cost."""
 
     name: str
     student: Values
@@ -64,6 +64,8 @@ class Criterion:
     """Share to keep; None: the config's."""
     items: str = ""
     """Name of its items where others are of the same ones: those meet the baseline together, item by item."""
+    costs: bool = False
+    """Values are costs from 0 to 1, of which less is better: what is kept is the teacher's over the student's."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ class Verdicts:
 
     criteria: tuple[Judged, ...]
     baseline: Difference | None
-    """Student less baseline, the mean over the criteria that have one; None: no baseline was measured."""
+    """Student less baseline (of costs: baseline less student), the mean over all kinds of items that have one; None: no
+    baseline was measured."""
+    apart: tuple[tuple[str, Difference], ...]
+    """The same of each kind of items alone."""
     beside: tuple[Judged, ...]
     """How much of the baseline the student keeps on each of those criteria, the baseline in the teacher's place."""
     decision: Decision
@@ -104,18 +109,21 @@ def judge(criteria: Sequence[Criterion], config: GateConfig, spent: Spending) ->
     """Verdicts on all criteria, and the night's decision. The same input gives the same output, always."""
     _check(criteria)
     alpha = spent.for_config(config.spending).available
-    kept = [
-        measure(one.student, one.teacher, one.ratio or config.ratio, one.kind, config.resamples, config.seed)
-        for one in criteria
-    ]
+    kept = [_kept(one, one.teacher, config) for one in criteria]
     judged = _verdicts(criteria, kept, alpha, config.claims_alpha)
-    difference, beside = _against_baseline(criteria, config), _beside_baseline(criteria, config)
+    pairs = _pairs(criteria)
+    difference = stratified_bootstrap(list(pairs.values()), config.resamples, config.seed) if pairs else None
+    apart = tuple(
+        (name, stratified_bootstrap([pair], config.resamples, config.seed)) for name, pair in sorted(pairs.items())
+    )
+    beside = _beside_baseline(criteria, config)
     gates = [one for one in judged if one.role == "gate"]
     good = all(one.verdict == "pass" for one in gates)
     # A night on which no gate had anything to test has not used its chance.
     tested = alpha > 0 and any(one.kept.testable for one in gates)
-    decision, reasons = _decide(judged, difference, beside, alpha)
-    return Verdicts(judged, difference, beside, decision, reasons, alpha, spent.after_test(good) if tested else spent)
+    decision, reasons = _decide(judged, difference, apart, beside, alpha)
+    after = spent.after_test(good) if tested else spent
+    return Verdicts(judged, difference, apart, beside, decision, reasons, alpha, after)
 
 
 def _verdicts(
@@ -141,45 +149,59 @@ def _never(one: Criterion, kept: Kept) -> Judged:
     return Judged(one.name, one.role, one.kind, kept, verdict, f"{lost} of {kept.n} items lost that the teacher has")
 
 
-def _against_baseline(criteria: Sequence[Criterion], config: GateConfig) -> Difference | None:
-    """The paired difference over all criteria that have a baseline.
+def _kept(one: Criterion, other: Values, config: GateConfig) -> Kept:
+    """How much of another the student keeps."""
+    pair = (other, one.student) if one.costs else (one.student, other)
+    return measure(*pair, one.ratio or config.ratio, one.kind, config.resamples, config.seed)
+
+
+def _pairs(criteria: Sequence[Criterion]) -> dict[str, tuple[Values, Values]]:
+    """Student and baseline on each kind of items; more is better.
 
     Several values of an item are no independent units, so criteria of the same items count as their mean.
     """
-    ours: dict[str, list[Values]] = {}
-    theirs: dict[str, list[Values]] = {}
+    found: dict[str, list[tuple[Values, Values]]] = {}
     for one in criteria:
         if one.baseline is not None and len(one.student):
-            ours.setdefault(one.items or one.name, []).append(one.student)
-            theirs.setdefault(one.items or one.name, []).append(one.baseline)
-    pairs = [(np.mean(ours[name], axis=0), np.mean(theirs[name], axis=0)) for name in ours]
-    return stratified_bootstrap(pairs, config.resamples, config.seed) if pairs else None
+            pair = (one.baseline, one.student) if one.costs else (one.student, one.baseline)
+            found.setdefault(one.items or one.name, []).append(pair)
+    return {name: (np.mean([a for a, _ in p], axis=0), np.mean([b for _, b in p], axis=0)) for name, p in found.items()}
 
 
 def _beside_baseline(criteria: Sequence[Criterion], config: GateConfig) -> tuple[Judged, ...]:
     """Each criterion that has a baseline with something to keep, at the level of a night's claims.
 
-    All of them have to be shown, so that each may be tested at the full level (intersection-union; Berger 1982).
+    To pass, all have to be shown, so each may be tested at the full level (intersection-union, Berger 1982). Any of
+    them fails the student, so for that Holm holds.
     """
+    those = [(one, one.baseline) for one in criteria if one.baseline is not None and np.sum(one.baseline)]
+    kept = [_kept(one, baseline, config) for one, baseline in those]
     found = []
-    for one in criteria:
-        if one.baseline is None or not np.sum(one.baseline):
-            continue
-        asked = one.ratio or config.ratio
-        kept = measure(one.student, one.baseline, asked, one.kind, config.resamples, config.seed)
-        seen = verdict(kept, config.claims_alpha)
-        why = reason(kept, seen, config.claims_alpha, of="the baseline")
-        found.append(Judged(one.name, one.role, one.kind, kept, seen, why))
+    for (one, _), measured, bad in zip(
+        those, kept, holm([one.p_below for one in kept], config.claims_alpha), strict=True
+    ):
+        good = measured.p_above <= config.claims_alpha
+        seen: Verdict = "pass" if good else "fail" if bad else "not enough data"
+        why = reason(measured, seen, config.claims_alpha, of="the baseline")
+        found.append(Judged(one.name, one.role, one.kind, measured, seen, why))
     return tuple(found)
 
 
 def _decide(
-    judged: Sequence[Judged], difference: Difference | None, beside: Sequence[Judged], alpha: float
+    judged: Sequence[Judged],
+    difference: Difference | None,
+    apart: Sequence[tuple[str, Difference]],
+    beside: Sequence[Judged],
+    alpha: float,
 ) -> tuple[Decision, tuple[str, ...]]:
     broken = [f"{one.name}: {one.reason}" for one in judged if one.verdict == "fail"]
     against = _told(difference)
     if difference is not None and difference.high < 0:
         broken.append(f"worse than the equal-budget baseline: {against}")
+    elif len(apart) > 1:
+        broken += [
+            f"worse than the equal-budget baseline on {name}: {_told(one)}" for name, one in apart if one.high < 0
+        ]
     broken += [f"{one.name}: {one.reason}" for one in beside if one.verdict == "fail"]
     if broken:
         return "roll back", tuple(broken)

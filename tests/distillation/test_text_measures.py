@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from distillation.night.text_measures import expected_score, log_score
+from distillation.night.text_measures import ReadText, expected_score, log_score
 from distillation.record import Record, asked
 from distillation.training.held_out import HeldOut
 from phases.data.tokenizer import train_tokenizer
@@ -45,3 +45,18 @@ def test_being_surer_than_right_costs_more_than_it_brings() -> None:
     calibrated, sure = (np.array([p, p, p, 1 - p]) for p in (0.75, 0.99))
     assert calibrated.mean() < sure.mean()
     assert log_score(-np.log(calibrated), 260).mean() > log_score(-np.log(sure), 260).mean()
+
+
+def test_text_is_kept_by_the_nats_and_meets_the_baseline_by_the_score() -> None:
+    """Twice the nats are half of the text; a difference of costs is one of logarithmic scores."""
+    nats = {
+        "student": np.array([200.0, 400.0]),
+        "teacher": np.array([100.0, 200.0]),
+        "baseline": np.array([300.0, 9e9]),
+    }
+    one = ReadText(nats, np.array([500.0, 500.0]), tokens=100, vocabulary=260).criterion(
+        "student", "teacher", "baseline"
+    )
+    assert one.costs and float(np.sum(one.teacher) / np.sum(one.student)) == pytest.approx(0.5)
+    assert one.baseline is not None and one.baseline[1] == 1.0  # worse than a guess is as bad as a guess
+    np.testing.assert_allclose(1 - one.student, log_score(nats["student"] / 100, 260))

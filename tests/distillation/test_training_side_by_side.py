@@ -1,7 +1,7 @@
 """Student and baseline as jobs of a pool: the same bits wherever they are trained, and their curves come home."""
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from distillation.training.strategies import Tutor
 from distillation.training.student import Pruned
 from phases.checkpoint import Manifest, save_checkpoint
 from phases.data.tokenizer import train_tokenizer
+from phases.errors import TrainingError
 from phases.phase import serial_pool
 from phases.training.config import TrainingConfig
 
@@ -36,24 +37,10 @@ def tutor(tmp_path: Path) -> Tutor:
     return Tutor("a", save_checkpoint(tmp_path / "teacher", model, tokenizer, Manifest("cognate")))
 
 
-@pytest.fixture
-def threads() -> Iterator[list[int]]:
-    """How many threads each job had."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield []
-    torch.set_num_threads(before)
-
-
-def test_jobs_travel_and_end_in_the_same_bits(tutor: Tutor, tmp_path: Path, threads: list[int]) -> None:
+def test_jobs_travel_and_end_in_the_same_bits(tutor: Tutor, tmp_path: Path) -> None:
     def elsewhere(function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
-        """As another process has it: nothing shared but what can be pickled."""
-        done = []
-        for job in map(pickle.dumps, jobs):
-            done.append(pickle.dumps(function(pickle.loads(job))))
-            threads.append(torch.get_num_threads())
-            torch.set_num_threads(4)
-        return [pickle.loads(one) for one in done]
+        """As another process has it: nothing shared but what can be pickled, and the disk."""
+        return [pickle.loads(pickle.dumps(function(pickle.loads(pickle.dumps(job))))) for job in jobs]
 
     def night(out: str, pool: Any) -> tuple[Distilled, list[tuple[int, Mapping[str, float]]]]:
         told: list[tuple[int, Mapping[str, float]]] = []
@@ -71,13 +58,48 @@ def test_jobs_travel_and_end_in_the_same_bits(tutor: Tutor, tmp_path: Path, thre
         return found, told
 
     (here, told_here), (there, told_there) = night("here", serial_pool), night("there", elsewhere)
-    assert threads == [2, 2]  # two at a time share the four
     assert (here.student.digest, here.baseline.digest) == (there.student.digest, there.baseline.digest)
     losses = [
         [(step, name, value) for step, values in told for name, value in values.items() if name.endswith("/loss")]
         for told in (told_here, told_there)
     ]
     assert losses[0] == losses[1] and {name for _, name, _ in losses[0]} == {"student/loss", "baseline/loss"}
+
+
+def test_a_job_has_half_of_the_cores_and_gives_them_back(
+    tutor: Tutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(6)))
+
+    def told(step: int, values: Mapping[str, float]) -> None:
+        seen.append(torch.get_num_threads())
+
+    places = tmp_path / "out", tmp_path / "work"
+    distil([tutor], RECORDS[5:], CONFIG, *places, seed=0, validation=RECORDS[:5], metrics=told)
+    assert set(seen) == {3} and torch.get_num_threads() == 1
+
+
+def test_curves_of_a_failed_training_are_told(tutor: Tutor, tmp_path: Path) -> None:
+    told: list[int] = []
+
+    def broken(function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        function(jobs[0])
+        raise TrainingError("the loss is not finite")
+
+    places = tmp_path / "out", tmp_path / "work"
+    with pytest.raises(TrainingError, match="not finite"):
+        distil(
+            [tutor],
+            RECORDS[5:],
+            CONFIG,
+            *places,
+            seed=0,
+            validation=RECORDS[:5],
+            metrics=lambda step, values: told.append(step),
+            pool=broken,
+        )
+    assert told and max(told) == CONFIG.training.steps - 1
 
 
 def test_rows_travel_without_their_arrays(tmp_path: Path) -> None:

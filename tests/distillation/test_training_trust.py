@@ -1,5 +1,6 @@
 """Where a completion is known to be right it is trusted more than the teacher: by as much as the config says."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from distillation.training.objective import DistilObjective
 from distillation.training.row_file import tokenizer_digest
 from distillation.training.rows import TextRows
 from distillation.training.strategies import Lesson, Tutor, prepare
-from distillation.training.strategy_config import Logits, MultiTeacher, Strategy
+from distillation.training.strategy_config import Incremental, Logits, MultiTeacher, Strategy
 from phases.checkpoint import Manifest, save_checkpoint
 from phases.data.tokenizer import train_tokenizer
 from phases.errors import ConfigError
@@ -75,8 +76,7 @@ def test_only_what_is_known_to_be_right_is_trusted_more(
     right = (examples >= 0) & (examples % 3 == 0)
     assert right.any() and (examples == -1).any()  # text has no example, and is the teacher's
     torch.testing.assert_close(shares[0][~right], shares[1][~right])
-    own = torch.nn.functional.one_hot(batches[0].tokens_BT[:, 1:][batches[0].weight_BT > 0], 260)
-    torch.testing.assert_close(shares[0][right], trust * shares[1][right] + (1 - trust) * own[right])
+    torch.testing.assert_close(shares[0][right], trust * shares[1][right])
 
 
 def _dense(batch: Any) -> torch.Tensor:
@@ -92,18 +92,26 @@ def _examples(part: Part, batch: Any) -> torch.Tensor:
     return torch.from_numpy(part.rows.example_NT[order].astype(np.int64))[batch.weight_BT > 0]
 
 
-def test_without_trust_a_right_answer_is_plain_cross_entropy(
-    tutors: list[Tutor], records: list[Record], tmp_path: Path, tokenizer: Any
+@pytest.mark.parametrize("tau", [1.0, 2.0])
+@pytest.mark.parametrize("trust", [0.0, 0.3])
+def test_what_is_not_trusted_is_plain_cross_entropy(
+    trust: float, tau: float, tutors: list[Tutor], records: list[Record], tmp_path: Path, tokenizer: Any
 ) -> None:
+    """Loss and gradient of the whole are (1 - trust) times the text's and trust times the plain mixture's."""
     right = [record for record in records if record.completion == record.reference]
-    strategy, student = Logits(trust=0, alpha=0.7), model(7)
-    made = prepare(strategy, right, tutors[:1], tokenizer, BLOCK, tmp_path)
-    losses = []
-    for parts, alpha in ((made.parts, 0.7), ([Part(made.parts[0].rows)], 0.0)):
+    cache, student = CacheConfig(tau=tau), model(7)
+    trusted, plain = (
+        prepare(Logits(trust=t, cache=cache), right, tutors[:1], tokenizer, BLOCK, tmp_path).parts for t in (trust, 1.0)
+    )
+    seen = []
+    for parts, alpha in ((trusted, 0.7), (plain, 0.7), ([Part(plain[0].rows)], 0.0)):
         rows = CachedRows(parts, 0).rows(0, 2)
-        loss = DistilObjective(student, alpha)(rows.tokens_BT, rows.weight_BT, 0.0, rows.marks_BTC)
-        losses.append(loss)
-    torch.testing.assert_close(losses[0], losses[1])
+        student.zero_grad()
+        loss = DistilObjective(student, alpha, tau)(rows.tokens_BT, rows.weight_BT, 0.0, rows.marks_BTC)
+        loss.backward()
+        gradient = torch.cat([p.grad.reshape(-1) for p in student.parameters() if p.grad is not None])
+        seen.append(torch.cat([loss.detach()[None], gradient]))
+    torch.testing.assert_close(seen[0], trust * seen[1] + (1 - trust) * seen[2], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("combine", ["route", "pool"])
@@ -113,12 +121,25 @@ def test_several_teachers(
     made = lesson(MultiTeacher(combine=combine, trust=0.5), tutors, records, tmp_path, tokenizer)
     for part in made.parts:
         batch = CachedRows([part], 0).rows(0, len(part.rows))
-        said = _dense(batch).sum(1)
-        torch.testing.assert_close(said, torch.ones_like(said))
+        said, examples = _dense(batch).sum(1), _examples(part, batch)
+        own = (
+            torch.from_numpy(np.where(examples >= 0, part.trust_E[examples], 1.0)) if part.trust_E is not None else None
+        )
+        torch.testing.assert_close(said, own, check_dtype=False)
         assert part.trust_E is not None and set(part.trust_E.tolist()) == {0.5, 1.0}
 
 
-def test_a_ghost_says_what_to_do(tutors: list[Tutor], records: list[Record], tmp_path: Path, tokenizer: Any) -> None:
-    made = lesson(Logits(cache=CacheConfig(method="ghost")), tutors[:1], records, tmp_path, tokenizer)
+@pytest.mark.parametrize("strategy", [Logits, MultiTeacher, Incremental])
+def test_a_ghost_says_what_to_do(strategy: Any) -> None:
+    ghost = {"cache": {"method": "ghost"}}
+    with pytest.raises(ConfigError, match="set trust: 1, or cache.method: sampled"):
+        strategy.parse(ghost, "strategy")
+    assert strategy.parse(ghost | {"trust": 1}, "strategy").trust == 1
+
+
+def test_rows_of_a_ghost_cannot_be_trusted_in_part(tutors: list[Tutor], tmp_path: Path, tokenizer: Any) -> None:
+    text = [asked(f"say {word}", completion=word) for word in WORDS]
+    ghost = Logits(trust=1, cache=CacheConfig(method="ghost"))
+    (part,) = prepare(ghost, text, tutors[:1], tokenizer, BLOCK, tmp_path).parts
     with pytest.raises(ConfigError, match="set trust=1, or cache.method=sampled"):
-        made.source(None, 0, 1)
+        CachedRows([replace(part, trust_E=np.ones(len(text), dtype=np.float32))], 0)

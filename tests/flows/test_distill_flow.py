@@ -98,9 +98,10 @@ def test_a_night_has_a_verdict_and_the_next_has_nothing_new(project: ProjectConf
         "answers is kept",
         "text is kept",
         "beats the equal-budget baseline",
-        "text score beside the baseline",
+        "text: not worse than the baseline",
+        "text beside the baseline",
     }
-    assert [c.metric for c in phase.controls] == ["answers", "likelihood", "text score"]
+    assert [c.metric for c in phase.controls] == ["answers", "likelihood", "text (cost)"]
     client = MlflowClient(f"sqlite:///{project.out.resolve()}/mlflow.db")
     experiment = client.get_experiment_by_name("agent-forge")
     assert experiment is not None

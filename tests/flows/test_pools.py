@@ -52,6 +52,19 @@ def test_an_error_in_a_process_reaches_the_caller() -> None:
         with_pool("processes", squares([1, -3]))
 
 
+def test_an_error_does_not_wait_for_the_other_jobs() -> None:
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="-3 is negative"):
+        with_pool("processes", lambda pool: pool(slow_or_wrong, [600, -3]))
+    assert time.monotonic() - began < 120
+
+
+def slow_or_wrong(seconds: int) -> None:
+    """Sleeps, or fails."""
+    square(seconds)
+    time.sleep(seconds)
+
+
 def test_a_killed_process_is_one_line() -> None:
     with pytest.raises(InputError, match=r"^runner: processes: one of its processes was killed, .* resumes$"):
         with_pool("processes", lambda pool: pool(die, [1]))
