@@ -61,3 +61,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'deployment' has no attribute '{name}'")
     module, _, attribute = _PLACES[name].rpartition(".")
     return getattr(importlib.import_module(f"deployment.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    """What completion in a shell offers."""
+    return __all__

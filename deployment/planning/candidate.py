@@ -8,6 +8,7 @@ from typing import Literal
 
 from deployment.hardware import Accelerator, Offer
 from deployment.model import Model, Quality
+from deployment.planning.digits import alike
 from deployment.planning.request import Request
 from deployment.planning.traffic import Workload
 from deployment.serving import Estimate, Load, Serving
@@ -101,9 +102,22 @@ class Rejection:
     """Physical floor in `unit`, where the limit is below it; 0: it is not."""
 
     def __str__(self) -> str:
-        value, limit = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in (self.value, self.limit))
-        text = f"{self.candidate}: {self.constraint} {value} where {limit} is the limit"
+        value, limit = self._figures()
+        if self.constraint == "outdone":  # it missed no limit: the other figure is that of who outdoes it
+            costs = f"{value} {self.unit} at least, that one's {limit}"
+            return f"{self.candidate}: no cheaper ({costs}) than {self.explanation}"
+        text = f"{self.candidate}: {self.constraint} {value}"
+        if limit:
+            text += f" where {limit} is {'needed' if isinstance(self.limit, str) else 'the limit'}"
         return (f"{text} [{self.unit}]" if self.unit else text) + (f"; {self.explanation}" if self.explanation else "")
+
+    def _figures(self) -> tuple[str, str]:
+        """Value and limit, written alike where both are numbers."""
+        if isinstance(self.value, str) or isinstance(self.limit, str):
+            value, limit = (one if isinstance(one, str) else alike(one)[0] for one in (self.value, self.limit))
+        else:
+            value, limit = alike(self.value, self.limit)
+        return value, limit
 
 
 @dataclass(frozen=True, slots=True)

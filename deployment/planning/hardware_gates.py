@@ -12,13 +12,15 @@ from deployment.model import Model
 from deployment.planning.candidate import Rejection
 from deployment.planning.fleet import Subject
 
-NVIDIA, AMD = "nvidia", "amd"
+NVIDIA, AMD, INTEL = "nvidia", "amd", "intel"
+NAMES = {NVIDIA: "NVIDIA", AMD: "AMD", INTEL: "Intel"}
+"""As they write themselves."""
 ENGINES: dict[str, dict[str, float]] = {
     "vllm": {NVIDIA: 7.5, AMD: 9.0},
     "sglang": {NVIDIA: 7.5, AMD: 9.0},
     "trtllm": {NVIDIA: 8.0},
     "tgi": {NVIDIA: 7.5, AMD: 9.0},
-    "llama.cpp": {NVIDIA: 5.0, AMD: 9.0, "intel": 0.0},
+    "llama.cpp": {NVIDIA: 5.0, AMD: 9.0, INTEL: 0.0},
     "forge": {},
 }
 """Whose accelerators an engine itself runs on (its installation guide), and their least compute capability. Others come
@@ -70,7 +72,7 @@ def engine_gate(subject: Subject, model: Model, kept: str, accelerator: Accelera
     serving, vendor = subject.serving, accelerator.vendor.lower()
     least = ENGINES[serving.engine]
     if vendor not in least:
-        vendors = ", ".join(sorted(least)) or "CPUs alone"
+        vendors = " or ".join(NAMES[one] for one in sorted(least)) or "CPUs alone"
         return subject.reject("engine", accelerator.vendor, vendors, "", "hardware that the engine runs on")
     if _below(accelerator, least[vendor]):
         limit, words = f"{least[vendor]:g} or more", f"{serving.engine} is not built for older ones"
@@ -85,7 +87,7 @@ def _precision(subject: Subject, accelerator: Accelerator) -> Rejection | None:
     asked = subject.serving.precision
     unit = QUANTISED_ON_LOADING.get(asked, "bf16" if asked == "bf16" else None)
     if unit and unit not in accelerator.flops:
-        return subject.reject("precision", asked, ", ".join(accelerator.flops), "", "what it computes in")
+        return subject.reject("precision", asked, " or ".join(accelerator.flops), "", "what it computes in")
     return None
 
 
@@ -98,8 +100,7 @@ def _kernels(subject: Subject, kept: str, accelerator: Accelerator) -> Rejection
     have, least = accelerator.compute_capability, kernels.least.get(vendor)
     if least is not None and not _below(accelerator, least) and (have is None or have < kernels.below):
         return None
-    named = {NVIDIA: "NVIDIA", AMD: "AMD"}
-    limit = " or ".join(f"{named[one]} of compute capability {value:g}" for one, value in kernels.least.items())
+    limit = " or ".join(f"{NAMES[one]} of compute capability {value:g}" for one, value in kernels.least.items())
     limit += f" to below {kernels.below:g}" if kernels.below < float("inf") else " or more"
     value = f"{accelerator.vendor} of compute capability {have:g}" if have is not None else accelerator.vendor
     return subject.reject("precision", value, limit, "", f"what {subject.serving.engine} has kernels for {kept} on")

@@ -17,6 +17,7 @@ from deployment.model import Model
 from deployment.planning import processors
 from deployment.planning.candidate import Candidate, Recommendation, Rejection
 from deployment.planning.catalogue import Catalogue, catalogue
+from deployment.planning.digits import count
 from deployment.planning.fleet import CPU, Fleet
 from deployment.planning.gates import model_gate, score_of
 from deployment.planning.nearest import kinds, nearest
@@ -134,8 +135,8 @@ def _notes(
     for kind in floors:
         (least,) = kind.nearest  # the limit is the same for all, so that the smallest miss is the lowest floor
         notes.append(
-            f"the objective of {kind.constraint.upper()} is below the physical floor of {kind.count} systems; the "
-            f"lowest floor of these is {least.floor:.4g} s ({least.candidate})"
+            f"the objective of {kind.constraint.upper()} is below the physical floor of {count(kind.count, 'system')}; "
+            f"the lowest floor of these is {least.floor:.4g} s ({least.candidate})"
         )
     if not benchmark:
         notes.append("no model here has a published score that says something of this use, so quality does not count")
@@ -143,13 +144,14 @@ def _notes(
         notes.append(f"models without a published {benchmark} come last in quality and balance")
     outdone = sum(r.constraint == "outdone" for r in rejections)
     if outdone:
+        which = "system was not solved" if outdone == 1 else "systems were not solved"
         notes.append(
-            f"{outdone} systems were not solved, as another one is cheaper, faster and at least as good for certain; "
-            "`exhaustive` solves them too"
+            f"{outdone:,} {which}, as another one is cheaper, faster and at least as good for certain; `--exhaustive` "
+            "solves all"
         )
     if request.traffic.rate is None:
         notes.append(
-            f"traffic: {request.traffic.users} users at {request.traffic.peak_factor:g} times the average; "
+            f"traffic: {count(request.traffic.users, 'user')} at {request.traffic.peak_factor:g} times the average; "
             "count your own requests a second and give them as the rate"
         )
     return tuple(notes)

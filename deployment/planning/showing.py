@@ -7,6 +7,7 @@ from typing import Any
 from deployment.model import Model
 from deployment.planning import prd_formulas
 from deployment.planning.candidate import Candidate, Recommendation
+from deployment.planning.digits import duration, number, rate, size, times
 from deployment.planning.nearest import kinds
 from deployment.planning.traffic import Slo, Workload
 from deployment.planning.use_cases import use_cases
@@ -18,13 +19,16 @@ COLUMNS = [
     "replicas",
     "rented",
     "USD/month",
-    "USD/Mtok",
+    "USD/Mtok out",
     "TTFT p95",
     "TPOT p95",
     "E2E p95",
     "quality",
     "score",
 ]
+COSTS = "USD/Mtok out: per million output tokens at the average load"
+NEGLIGIBLE = 5e-6
+"""Seconds of a decoding step that are not shown: 0.00 ms says nothing."""
 FORMULAS = "model|KV B/token, PRD|first|error|at {}|error|weights GiB, PRD|in force|why the cache differs"
 
 
@@ -32,9 +36,7 @@ def answer_text(answer: Recommendation, top: int, every_rejection: bool) -> str:
     """The whole answer."""
     parts = [_question(answer.workload)]
     if answer.chosen:
-        parts += [_choice(answer.chosen), table(COLUMNS, [_row(c) for c in answer.candidates[:top]])]
-        names = [f"{c.system}: {c.cost_per_month:,.0f} USD a month, E2E {c.e2e_p95:.2f} s" for c in answer.pareto[:top]]
-        parts.append("\n".join(["Pareto front (cost, latency, quality), cheapest first:", *_listed(names)]))
+        parts += [_choice(answer.chosen), *_best(answer, top), *_front(answer.pareto, top)]
     else:
         parts.append("\n".join(["Nothing fits. Nearest misses:", *_listed(map(str, answer.nearest))]))
     parts.append(_rejected(answer, every_rejection))
@@ -85,10 +87,34 @@ def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
+def _best(answer: Recommendation, top: int) -> list[str]:
+    """The first of the candidates as a table, under how many there are; nothing where none is to be shown."""
+    if not top:
+        return []
+    heading = f"Best first by {answer.request.rank}, {_of(top, len(answer.candidates))} ({COSTS}):"
+    return ["\n".join([heading, table(COLUMNS, [_row(c) for c in answer.candidates[:top]])])]
+
+
+def _front(front: Sequence[Candidate], top: int) -> list[str]:
+    """The first of the Pareto front, under how many there are."""
+    if not top:
+        return []
+    heading = f"Pareto front (cost, latency, quality), cheapest first, {_of(top, len(front))}:"
+    names = [f"{c.system}: {c.cost_per_month:,.0f} USD a month, E2E {number(c.e2e_p95)} s" for c in front[:top]]
+    return ["\n".join([heading, *_listed(names)])]
+
+
+def _of(shown: int, there: int) -> str:
+    """`5 of 56`, `all 3`."""
+    if there == 1:
+        return "the only one"
+    return f"{shown:,} of {there:,}" if shown < there else f"all {there:,}"
+
+
 def _question(workload: Workload) -> str:
-    rate = f"{workload.peak_rate:.3g} requests/s at the peak, {workload.average_rate:.3g} on average"
+    asked = f"{rate(workload.peak_rate)} at the peak, {number(workload.average_rate)} on average"
     lengths = f"prompt {workload.prompt.mean} (p95 {workload.prompt.p95}), answer {workload.output.mean}"
-    return f"{workload.use_case}: {rate}; {lengths} (p95 {workload.output.p95}) tokens; {_objectives(workload.slo)}"
+    return f"{workload.use_case}: {asked}; {lengths} (p95 {workload.output.p95}) tokens; {_objectives(workload.slo)}"
 
 
 def _objectives(slo: Slo) -> str:
@@ -100,37 +126,39 @@ def _objectives(slo: Slo) -> str:
 def _choice(chosen: Candidate) -> str:
     """The choice with its certainty, its memory and where a token's time goes."""
     estimate, memory = chosen.estimate, chosen.estimate.memory
-    gib = {name: f"{size / 2**30:.1f}" for name, size in asdict(memory).items()}
     parts = sorted(estimate.parts.items(), key=lambda part: -part[1])
-    steps = ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in parts if seconds > 0)
+    steps = ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in parts if seconds >= NEGLIGIBLE)
+    floor = f", floor {duration(estimate.floor_tpot)}" if estimate.floor_tpot else ""
+    held = {"weights": memory.weights, "activation": memory.activation, "other": memory.non_torch}
+    sizes = ", ".join(f"{name} {size(held_bytes)}" for name, held_bytes in held.items() if held_bytes)
     lines = [
-        f"mean TTFT {_figure(estimate.ttft)}; TPOT {_figure(estimate.tpot)}, floor {estimate.floor_tpot * 1e3:.2f} ms",
-        f"memory, GiB: weights {gib['weights']}, activation {gib['activation']}, other {gib['non_torch']}, "
-        f"KV pool {gib['kv_pool']} ({gib['kv_per_sequence']} for the longest request)",
+        f"mean TTFT {_figure(estimate.ttft)}; TPOT {_figure(estimate.tpot)}{floor}",
+        f"memory: {sizes}, KV pool {size(memory.kv_pool)} ({size(memory.kv_per_sequence)} for the longest request)",
         f"one decoding step, ms: {steps}" if steps else "",
         *chosen.notes,
     ]
-    rented = f"{chosen.rented} at {chosen.offer.price:.2f} USD/h ({chosen.offer.date})"
+    each = " each" if chosen.instances > 1 else ""
+    rented = f"{chosen.rented} at {chosen.offer.price:.4g} USD/h{each} ({chosen.offer.date})"
     return "\n".join([f"{chosen.replicas} × {chosen.system} on {rented}", *_listed(filter(None, lines))])
 
 
 def _figure(figure: Figure) -> str:
-    low, value, high = (seconds * 1e3 for seconds in (figure.low, figure.value, figure.high))
-    interval = f" ({low:.1f} to {high:.1f}, 80 %)" if high > low else ""
-    return f"{value:.1f} ms{interval}, {figure.provenance}"
+    (value, low, high), unit = times(figure.value, figure.low, figure.high)
+    interval = f" ({low} to {high}, 80 %)" if figure.high > figure.low else ""
+    return f"{value} {unit}{interval}, {figure.provenance}"
 
 
 def _row(c: Candidate) -> list[str]:
     quality = f"{c.quality.score:g} {c.quality.benchmark}" if c.quality else "–"
-    latencies = [f"{c.ttft_p95 * 1e3:.0f} ms", f"{c.tpot_p95 * 1e3:.1f} ms", f"{c.e2e_p95:.1f} s"]
-    costs = [f"{c.cost_per_month:,.0f}", f"{c.cost_per_million_tokens:.2f}"]
-    return [c.system, str(c.replicas), c.rented, *costs, *latencies, quality, f"{c.score:.1f}"]
+    latencies = [duration(c.ttft_p95), duration(c.tpot_p95), f"{number(c.e2e_p95)} s"]
+    costs = [f"{c.cost_per_month:,.0f}", f"{c.cost_per_million_tokens:,.2f}"]
+    return [c.system, f"{c.replicas:,}", c.rented, *costs, *latencies, quality, f"{c.score:.1f}"]
 
 
 def _rejected(answer: Recommendation, every: bool) -> str:
     found = kinds(answer.rejections, 1)
-    said = ", ".join(f"{kind.constraint} {kind.count}" for kind in found) or "none"
-    lines = [f"Rejected {len(answer.rejections)}: {said}"]
+    said = ", ".join(f"{kind.constraint} {kind.count:,}" for kind in found) or "none"
+    lines = [f"Rejected {len(answer.rejections):,}: {said}"]
     if every:
         return "\n".join([*lines, *_listed(map(str, answer.rejections))])
     if answer.chosen is None:  # the nearest are listed above

@@ -146,5 +146,5 @@ class Sweep:
 
 def _outdone(option: Option, e2e: float, better: Candidate) -> Rejection:
     cost = option.least_cost * HOURS_PER_MONTH
-    words = f"and E2E {e2e:.3g} s at the very best; {better.system} takes {better.e2e_p95:.3g} s for that"
+    words = f"{better.system}, no faster (E2E {e2e:.4g} s at least, that one's {better.e2e_p95:.4g} s) and no better"
     return option.subject.reject("outdone", cost, better.cost_per_month, "USD a month", words)

@@ -17,12 +17,12 @@ from deployment.physics.setup import Setup, setup
 from deployment.physics.steady import Steady, closed_loop, open_loop
 from deployment.planning.candidate import Rejection
 from deployment.planning.capacity import least
+from deployment.planning.digits import GIB, size
 from deployment.planning.fleet import ALONE, Fleet, Latencies, Subject
 from deployment.planning.traffic import Workload
 from deployment.serving import Figure, Load, MemoryPlan, Serving
 from phases.errors import InputError
 
-GIB = 2.0**30
 IDLE = 1e-9
 """Requests a second at which a request meets no other."""
 
@@ -102,8 +102,8 @@ class System:
         if plan.fits:
             return None
         need = (plan.usable - plan.kv_pool + plan.kv_per_sequence) / GIB
-        words = f"weights {plan.weights / GIB:.1f}, a sequence of {self.workload.context} tokens "
-        words += f"{plan.kv_per_sequence / GIB:.1f}, the engine {(plan.activation + plan.non_torch) / GIB:.1f}"
+        words = f"weights {size(plan.weights)}, a sequence of {self.workload.context} tokens "
+        words += f"{size(plan.kv_per_sequence)}, the engine {size(plan.activation + plan.non_torch)}"
         return self.subject.reject("memory", need, plan.usable / GIB, f"GiB of each {self.accelerator.name}", words)
 
     def _beyond(self, at_most: Latencies, most: int, ready: Prepared, longer: float = 0.0) -> Rejection | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from deployment.planning.candidate import Candidate, Recommendation
 from deployment.planning.catalogue import catalogue
+from deployment.planning.digits import duration, number
 from deployment.planning.own_agent import OwnAgent
 from deployment.planning.recommend import recommend
 from deployment.planning.request import Request
@@ -23,10 +24,10 @@ PROPERTIES: dict[str, Callable[[Candidate], str]] = {
     "replicas": lambda c: str(c.replicas),
     "rented": lambda c: c.rented,
     "USD a month": lambda c: f"{c.cost_per_month:,.0f}",
-    "USD per million tokens": lambda c: f"{c.cost_per_million_tokens:.2f}",
-    "TTFT p95, ms": lambda c: f"{c.ttft_p95 * 1e3:.0f}",
-    "TPOT p95, ms": lambda c: f"{c.tpot_p95 * 1e3:.1f}",
-    "E2E p95, s": lambda c: f"{c.e2e_p95:.1f}",
+    "USD per million output tokens (average load)": lambda c: f"{c.cost_per_million_tokens:,.2f}",
+    "TTFT p95": lambda c: duration(c.ttft_p95),
+    "TPOT p95": lambda c: duration(c.tpot_p95),
+    "E2E p95": lambda c: f"{number(c.e2e_p95)} s",
     "quality": lambda c: f"{c.quality.score:g} {c.quality.benchmark}" if c.quality else "–",
 }
 """Rows of the table."""
@@ -40,10 +41,10 @@ class Alternative:
     recommendation: Recommendation
 
 
-def what_if(request: Request, changes: Sequence[str], agent: OwnAgent | None = None) -> tuple[Alternative, ...]:
-    """The request as it is, then with each of `changes` (`key=value`, several parted by spaces)."""
-    memory = Memory()
-    asked = [(AS_ASKED, request), *((change, changed(request, change)) for change in changes)]
+def what_if(request: Request, changes: str | Sequence[str], agent: OwnAgent | None = None) -> tuple[Alternative, ...]:
+    """The request as it is, then with each of `changes` (`key=value`, several parted by spaces); a text is one."""
+    memory, each = Memory(), [changes] if isinstance(changes, str) else changes
+    asked = [(AS_ASKED, request), *((change, changed(request, change)) for change in each)]
     return tuple(Alternative(name, recommend(one, catalogue(one, agent), memory)) for name, one in asked)
 
 

@@ -15,6 +15,10 @@ def test_every_name_leads_somewhere() -> None:
         deployment.nonsense  # noqa: B018
 
 
+def test_names_are_listed_for_completion() -> None:
+    assert {"recommend", "Request", "what_if"} <= set(dir(deployment))
+
+
 def test_importing_it_imports_nothing_heavy() -> None:
     code = "import sys, deployment; print([m for m in ('numpy', 'pydantic', 'yaml', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -88,6 +88,6 @@ def test_models_on_cpus_are_rejected_with_the_reason() -> None:
     answer = recommend(asked(accelerators=["cpu"]))
     assert answer.chosen is None
     assert [str(one) for one in answer.nearest] == [
-        "Qwen/Qwen3-8B on cpu: engine cpu where a GPU is the limit; only a forge's agent runs on CPUs (give its run as "
+        "Qwen/Qwen3-8B on cpu: engine cpu where a GPU is needed; only a forge's agent runs on CPUs (give its run as "
         "the report)"
     ]

@@ -210,6 +210,11 @@ def test_what_if_side_by_side_solves_nothing_twice(monkeypatch):
     assert alternatives[3].recommendation.chosen.cost_per_hour <= alternatives[0].recommendation.chosen.cost_per_hour
 
 
+def test_one_change_may_be_a_text():
+    names = [one.name for one in what_if(asked(models=["Qwen/Qwen3-8B"], accelerators=["l4"]), "traffic.users=2000")]
+    assert names == ["as asked", "traffic.users=2000"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [("users=5", "unknown key 'users'"), ("spot", "KEY=VALUE"), ("traffic.users=-1", "users"), ("rank=best", "rank")],

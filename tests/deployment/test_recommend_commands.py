@@ -23,15 +23,35 @@ def test_text_says_what_how_much_and_why(capsys):
     said = capsys.readouterr().out
     assert "Qwen/Qwen3-8B" in said and "h100-sxm" in said
     for part in (
-        "requests/s at the peak",
+        "1 request/s at the peak",
         "TTFT ≤ 3000 ms",
-        "memory, GiB",
+        "memory: weights ",
+        "per million output tokens at the average load",
         "floor",
         "80 %",
         "Pareto front",
         "Rejected",
     ):
         assert part in said
+
+
+def test_what_is_cut_says_of_how_many(capsys):
+    assert run(*QUICK, "--gpu", "l4", "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert run(*QUICK, "--gpu", "l4", "--top", "1") == 0
+    said = capsys.readouterr().out
+    assert f"cheapest first, 1 of {len(data['pareto'])}:" in said
+    assert f"Best first by balance, 1 of {data['candidates_in_all']} (" in said
+    assert run(*QUICK, "--gpu", "l4", "--top", "0") == 0
+    said = capsys.readouterr().out
+    assert not any(heading in said for heading in ("Pareto", "Best first", "TPOT p95"))
+
+
+def test_many_users_and_replicas_in_plain_numbers(capsys):
+    assert run("--users", "200000", "--model", "Qwen/Qwen3-0.6B", "--gpu", "h100-sxm") == 0
+    said = capsys.readouterr().out
+    assert "chat: 2,000 requests/s at the peak, 667 on average" in said and "USD/h each (" in said
+    assert "e+0" not in said
 
 
 def test_json_has_everything(capsys):
