@@ -29,6 +29,7 @@ HEADROOM = 2
 """Most replicas, as a multiple of the planned: twice the traffic that the plan was made for."""
 SETTLE_SECONDS = 600
 """Replicas are given back so long after the load fell: the next one takes minutes to load its checkpoint."""
+_BEHAVIOR = {"scaleDown": {"stabilizationWindowSeconds": SETTLE_SECONDS}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def horizontal_autoscaler(plan: Plan) -> Manifest:
         "minReplicas": 1,
         "maxReplicas": HEADROOM * plan.candidate.replicas,
         "metrics": [{"type": "Pods", "pods": {"metric": {"name": ADAPTED}, "target": value}}],
-        "behavior": {"scaleDown": {"stabilizationWindowSeconds": SETTLE_SECONDS}},
+        "behavior": _BEHAVIOR,
     }
     about = metadata(plan)
     return {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": about, "spec": spec}
@@ -111,7 +112,8 @@ def scaled_object(plan: Plan) -> Manifest:
         "scaleTargetRef": _deployment(plan),
         "minReplicaCount": 1,
         "maxReplicaCount": HEADROOM * plan.candidate.replicas,
-        "cooldownPeriod": SETTLE_SECONDS,
+        # `cooldownPeriod` is for the way to zero alone; between 1 and the most, the HPA that KEDA makes decides.
+        "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _BEHAVIOR}},
         # Where Prometheus does not answer, the plan's own number is the best guess.
         "fallback": {"failureThreshold": 3, "replicas": plan.candidate.replicas},
         "triggers": [{"type": "prometheus", "metricType": "AverageValue", "metadata": where}],

@@ -27,6 +27,7 @@ from deployment.manifests.autoscaling import (
 )
 from deployment.manifests.commands import arguments, load_script, load_test, start_script
 from deployment.manifests.compose import compose
+from deployment.manifests.contents import comment
 from deployment.manifests.folder import FILES, PLAN, replace_files
 from deployment.manifests.grafana import dashboard
 from deployment.manifests.helm import helm_values
@@ -63,7 +64,7 @@ def texts(subject: Recommendation | Candidate, *, checkpoint: str | None = None)
     made, omitted = _manifests(plan)
     if _INFERENCE_SERVICE in made:
         plan = dataclasses.replace(plan, steps=(*plan.steps, *volume_steps(plan)))
-    made["recommendation.md"] = written(plan, recommendation, omitted)
+    made["recommendation.md"] = written(plan, recommendation, omitted, (*made, PLAN))
     made[PLAN] = exported(plan, recommendation, sorted((*made, PLAN)))
     return dict(sorted(made.items()))
 
@@ -105,7 +106,7 @@ def _manifests(plan: Plan) -> tuple[dict[str, str], list[str]]:
             omitted.append(f"`{name}`: replicas over several instances, or without metrics, are not scaled by it")
             continue
         try:
-            made[name] = make(plan)
+            made[name] = comment(name, plan) + make(plan)
         except InputError as error:
             omitted.append(f"`{name}`: {error}")
     return made, omitted

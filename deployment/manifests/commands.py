@@ -21,6 +21,8 @@ MASTER_PORT = 29500
 DATA_PARALLEL_PORT = 13345
 LOAD_TEST_SECONDS = 300
 URL = f"http://localhost:{PORT}"
+TOKENIZER = "$TOKENIZER"
+TOKENIZER_WORDS = "the folder of the checkpoint, for its tokenizer"
 _WIDTH = 100
 # An instance's number is its rank; every other than the first computes and answers nothing.
 _RANKED = 'if [ "$NODE_RANK" = 0 ]; then exec "$@" --node-rank 0; fi; exec "$@" --node-rank "$NODE_RANK" --headless'
@@ -122,15 +124,23 @@ def start_script(plan: Plan) -> str:
 
 def load_script(plan: Plan) -> str:
     """The load test as a shell starts it, against `$URL`."""
-    replicas, line = plan.candidate.replicas, shell(load_test(plan, "$URL"))
+    replicas = plan.candidate.replicas
     which = "where the engine answers"
     if replicas > 1:
         which = (
             f"the address behind which all {replicas} replicas stand, a load balancer's or in the cluster the\n"
             f"# Service's, http://{plan.name}:{PORT}; kubectl port-forward puts the load of all on one"
         )
-    quoted = line.replace("$URL", "'\"$URL\"'", 1)  # out of the single quotes that it stands in
-    return f"# URL: {which}.\nURL=${{URL:-{URL}}}\nexec {quoted}\n"
+    needed = f': "${{TOKENIZER:?{TOKENIZER_WORDS}}}"\n' if plan.tokenizer_unknown else ""
+    return f"# URL: {which}.\nURL=${{URL:-{URL}}}\n{needed}exec {load_line(plan, '$URL')}\n"
+
+
+def load_line(plan: Plan, url: str = URL) -> str:
+    """`load_test` for a POSIX shell, which fills in `$URL` and `$TOKENIZER` where they stand."""
+    line = shell(load_test(plan, url))
+    for variable in [*(["$URL"] if url == "$URL" else []), *([TOKENIZER] if plan.tokenizer_unknown else [])]:
+        line = line.replace(variable, f"'\"{variable}\"'", 1)  # out of the single quotes that it stands in
+    return line
 
 
 def tgi_flags(plan: Plan) -> list[str]:
@@ -162,7 +172,8 @@ def load_test(plan: Plan, url: str = URL, output: str = "measured.json") -> list
     """GuideLLM with the prompts, answers and arrivals that the plan was made for, over all replicas.
 
     Answers vary in length as the queue's model has them, and are never cut off at the mean. The output is what
-    `forge calibrate` reads.
+    `forge calibrate` reads. GuideLLM makes prompts of so many tokens with the model's own tokenizer; where nobody here
+    knows that, `$TOKENIZER` stands for it.
     """
     load, replicas = plan.candidate.load, plan.candidate.replicas
     if load.rate is not None:
@@ -178,7 +189,7 @@ def load_test(plan: Plan, url: str = URL, output: str = "measured.json") -> list
     line += ["--constraint", f"kind=max_duration,seconds={LOAD_TEST_SECONDS}"]
     line += ["--output", f"kind=json,path={output}"]
     if plan.mounted:  # the server's name for it is not on the hub
-        line += ["--tokenizer", json.dumps({"kind": "huggingface_auto", "model": plan.candidate.model.name})]
+        line += ["--tokenizer", json.dumps({"kind": "huggingface_auto", "model": plan.tokenizer or TOKENIZER})]
     return line
 
 

@@ -78,7 +78,10 @@ def _variables(plan: Plan) -> list[Json]:
 def _vllm(plan: Plan) -> list[Panel]:
     one, chosen = plan.candidate.estimate, plan.candidate
     planned = one.throughput.value * chosen.replicas
-    running = chosen.replicas * one.batch
+    running, cached = chosen.replicas * one.batch, chosen.serving.prefix_cached
+    counted = (
+        "Red: planned." if cached else "The plan counts on none; what there is makes prompts quicker than planned."
+    )
     hits = "sum(rate(vllm:prefix_cache_hits_total@[5m])) / sum(rate(vllm:prefix_cache_queries_total@[5m]))"
     rates = (("answers", "generation"), ("prompts", "prompt"))
     return [
@@ -89,7 +92,7 @@ def _vllm(plan: Plan) -> list[Panel]:
         Panel("Tokens a second", "short", _rates("vllm:{}_tokens_total", rates), planned, "Red: answers as planned."),
         Panel("Requests", "short", _sums("vllm:num_requests_{}", ("running", "waiting")), running, "Red: planned."),
         Panel("KV pool in use", "percentunit", (("{{pod}}", "vllm:kv_cache_usage_perc@"),)),
-        Panel("Prompt tokens from the prefix cache", "percentunit", (("hits", hits),), chosen.serving.prefix_cached),
+        Panel("Prompt tokens from the prefix cache", "percentunit", (("hits", hits),), cached or None, counted),
     ]
 
 

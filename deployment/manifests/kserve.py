@@ -49,9 +49,9 @@ def _predictor(plan: Plan) -> Manifest:
     return {"minReplicas": replicas, "maxReplicas": replicas, "deploymentStrategy": STRATEGY, **pod(plan, one)}
 
 
-def limited(plan: Plan) -> Manifest:
+def limited(plan: Plan, downloads: bool = True) -> Manifest:
     """`resources` with limits of CPU and memory: what is asked for, or what is usual where the offer says nothing."""
-    asked = resources(plan)
+    asked = resources(plan, downloads)
     count = max(1, plan.accelerators_per_node)
     usual = {"cpu": str(CPUS_UNKNOWN * count), "memory": f"{GIB_UNKNOWN * count}Gi"}
     own = {name: asked["requests"].get(name, size) for name, size in usual.items()}
@@ -69,12 +69,12 @@ def _multi_node(plan: Plan) -> Manifest:
         "runtime": "kserve-huggingfaceserver-multinode",
         "storageUri": _volume(plan),
         "args": numeric_flags(plan),
-        "resources": limited(plan),
+        "resources": limited(plan, downloads=False),  # from the volume
     }
     worker = {
         "tensorParallelSize": serving.tp,
         "pipelineParallelSize": serving.pp,
-        "containers": [{"name": "worker-container", "resources": limited(plan)}],
+        "containers": [{"name": "worker-container", "resources": limited(plan, downloads=False)}],
         **placement(plan),
     }
     replicas = {"minReplicas": plan.candidate.replicas, "maxReplicas": plan.candidate.replicas}

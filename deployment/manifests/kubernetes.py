@@ -8,6 +8,7 @@ as many pods as instances, all started at once; the ordinal is the rank, and onl
 multi-node serving without Ray). The Service sends requests to pods that are ready alone.
 """
 
+from math import ceil
 from typing import Any
 
 from deployment.manifests.commands import MASTER_PORT, arguments, multi_node_flags, ranked
@@ -160,8 +161,12 @@ def mounts(plan: Plan) -> list[Manifest]:
     return [*made, {"name": "models", "mountPath": MODELS, "readOnly": True}] if plan.mounted else made
 
 
-def resources(plan: Plan) -> Manifest:
-    """Accelerators as the engine is told, and the pod's share of the instance's CPUs and memory."""
+def resources(plan: Plan, downloads: bool = True) -> Manifest:
+    """Accelerators as the engine is told, the pod's share of the instance's CPUs and memory, and room on its disk.
+
+    A pod that `downloads` its checkpoint fills the node's disk, and one that asked for no room there is the first that
+    a full node evicts. It is no limit: engines write caches of their own besides.
+    """
     offer = plan.candidate.offer
     share = HEADROOM * (plan.accelerators_per_node / max(1, offer.count) if plan.resource else 1.0)
     requests: dict[str, str] = {}
@@ -169,6 +174,8 @@ def resources(plan: Plan) -> Manifest:
         requests["cpu"] = str(cpus)
     if gib := int(offer.memory_bytes * share / _GIB):
         requests["memory"] = f"{gib}Gi"
+    if downloads and plan.download_bytes:
+        requests["ephemeral-storage"] = f"{ceil(plan.download_bytes / _GIB)}Gi"
     if not plan.resource:
         return {"requests": requests}
     count = {plan.resource: str(plan.accelerators_per_node)}

@@ -16,8 +16,9 @@ from typing import Literal
 
 from deployment.atlas.catalogue import shipped
 from deployment.model import Model
+from deployment.physics.weights import bytes_per_accelerator
 from deployment.planning.candidate import Candidate
-from deployment.serving import Precision
+from deployment.serving import Precision, Serving
 from phases.errors import InputError
 
 Runtime = Literal["vllm", "tgi", "forge"]
@@ -59,11 +60,26 @@ class Plan:
     """The engine quantises while it loads."""
     steps: tuple[str, ...] = ()
     """What has to be done before the manifests work, in words."""
+    tokenizer: str = ""
+    """What a load test reads the tokenizer from: a hub id or a folder here; empty: nobody knows but the user."""
 
     @property
     def mounted(self) -> bool:
         """The checkpoint comes from a volume and not from the hub."""
         return self.checkpoint.startswith(MODELS + "/")
+
+    @property
+    def tokenizer_unknown(self) -> bool:
+        """The server's name for the model is not on the hub, and only the user knows where its tokenizer is."""
+        return self.mounted and not self.tokenizer
+
+    @property
+    def download_bytes(self) -> float:
+        """What every pod fetches from the hub when it starts: the whole checkpoint; 0: it comes from a volume."""
+        if self.mounted:
+            return 0.0
+        precision = "stored" if self.quantise else self.candidate.serving.precision
+        return bytes_per_accelerator(self.candidate.model, Serving(precision=precision))
 
     @property
     def claim(self) -> str:
@@ -117,7 +133,8 @@ def make_plan(candidate: Candidate, *, checkpoint: str | None = None, name: str 
             f"build the image in the forge's repository (`docker build --tag {image} .`), and push or load it to where"
         )
         steps = (f"{build} the containers start from", *steps)
-    return Plan(candidate, runtime, made, source, image, nodes, per_node, resource, quantise, steps)
+    tokenizer = _tokenizer(candidate.model, checkpoint)
+    return Plan(candidate, runtime, made, source, image, nodes, per_node, resource, quantise, steps, tokenizer)
 
 
 def _runtime(candidate: Candidate) -> Runtime:
@@ -178,6 +195,14 @@ def _source(candidate: Candidate, checkpoint: str | None) -> tuple[str, tuple[st
         return given, ()
     path = f"{MODELS}/{label(PurePosixPath(given).name)}"
     return path, (f"put the checkpoint {given} at {path} on the volume",)
+
+
+def _tokenizer(model: Model, checkpoint: str | None) -> str:
+    """As for weights: a name that nobody published is a stranger's on the hub, unless it is a folder here."""
+    if _published(model):
+        return model.name
+    given = checkpoint or model.name
+    return given if Path(given).is_dir() else ""
 
 
 def _is_hub_id(checkpoint: str) -> bool:

@@ -144,7 +144,32 @@ def test_words_have_the_plans_figures(make: Any) -> None:
     words = bundle.texts(make("tensor"))["recommendation.md"]
     for part in ("2 replicas of 2 × h100-sxm", "55.04 USD an hour", "| TTFT, mean | 110 ms | 88 – 138 ms | fitted |"):
         assert part in words
+    assert "With those of the 95th percentile, TTFT p95 is 200 ms, which an objective is compared with" in words
     assert "No step can be quicker than 11 ms" in words and "- a note" in words
+
+
+def test_every_file_is_told_with_what_it_is_for(make: Any) -> None:
+    texts = bundle.texts(make("tensor"))
+    files = texts["recommendation.md"].partition("## Files")[2]
+    assert all(f"- `{name}`: " in files for name in FILES - {"recommendation.md"})
+    assert "instead of `keda.yaml`, never with it" in files and "at most 4 replicas, 2 times the plan's" in files
+    for one, other in (("hpa", "keda"), ("keda", "hpa")):
+        assert texts[f"kubernetes/{one}.yaml"].startswith(f"# Apply this file or {other}.yaml, not both")
+    assert texts["kubernetes/adapter-values.yaml"].startswith("# Helm values, not a manifest")
+    short = bundle.texts(make("two nodes"))["recommendation.md"].partition("## Files")[2]
+    assert "hpa.yaml" not in short and "autoscaler:" not in short
+
+
+def test_small_things_are_not_said_to_be_nothing(make: Any) -> None:
+    estimate = make().estimate
+    memory = replace(estimate.memory, weights=2 * 2**20, activation=0.0)
+    words = bundle.texts(make(estimate=replace(estimate, memory=memory)))["recommendation.md"]
+    assert "| weights | 2 MiB |" in words and "| activation |" not in words
+
+
+def test_large_figures_have_no_exponents(make: Any) -> None:
+    words = bundle.texts(make(load=Load(512, 64, rate=2000.0), ttft_p95=711.375))["recommendation.md"]
+    assert "under 2,000 requests/s" in words and "TTFT p95 is 711 s" in words
 
 
 def test_nothing_chosen(make: Any) -> None:
@@ -160,6 +185,10 @@ def test_autoscalers_follow_the_planned_requests_in_flight(make: Any) -> None:
     assert pods["metric"]["name"] == rule["name"]["as"]
     assert pods["target"]["averageValue"] == keda["triggers"][0]["metadata"]["threshold"] == "16"
     assert hpa["scaleTargetRef"] == keda["scaleTargetRef"]
+    # KEDA's cooldownPeriod is for the way to zero alone: both wait as long by the HPA's own setting.
+    behavior = keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior == hpa["behavior"] == {"scaleDown": {"stabilizationWindowSeconds": 600}}
+    assert "cooldownPeriod" not in keda
     open_loop = make_plan(make(load=Load(512, 64, rate=1.5)))
     assert horizontal_autoscaler(open_loop)["spec"]["metrics"][0]["pods"]["target"]["averageValue"] == "15"
     assert query(plan) == (
@@ -198,6 +227,17 @@ def test_dashboard_queries_the_engines_metrics(plan: Plan) -> None:
     assert all(text.count("(") == text.count(")") and "@" not in text for text in queries)
     variables = {one["name"]: one["current"]["value"] for one in made["templating"]["list"][1:]}
     assert variables == {"namespace": "$__all", "service": plan.name}
+
+
+@pytest.mark.parametrize("cached", [0.0, 0.5])
+def test_what_was_not_planned_is_no_red_line(make: Any, cached: float) -> None:
+    candidate = make()
+    plan = make_plan(replace(candidate, serving=replace(candidate.serving, prefix_cached=cached)))
+    panel = next(one for one in dashboard(plan)["panels"] if "prefix cache" in one["title"])
+    defaults = panel["fieldConfig"]["defaults"]
+    assert [one["value"] for one in defaults["thresholds"]["steps"]] == ([None, cached] if cached else [None])
+    assert defaults["custom"]["thresholdsStyle"]["mode"] == ("line" if cached else "off")
+    assert panel["description"].startswith("Red: planned" if cached else "The plan counts on none")
 
 
 def test_the_simulators_page_has_what_the_dashboard_asks_for() -> None:

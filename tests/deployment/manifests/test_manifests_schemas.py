@@ -16,6 +16,7 @@ from deployment.manifests.kserve import inference_service, llm_inference_service
 from deployment.manifests.kubernetes import placement, serving_objects
 from deployment.manifests.plan import Plan, make_plan
 from deployment.manifests.structural import Schema, against, closed, read_crds, violations
+from deployment.physics.weights import checkpoint_bytes
 from phases.errors import InputError
 
 
@@ -88,6 +89,17 @@ def test_requested_accelerators_are_those_that_the_engine_uses(plan: Plan) -> No
             asked = int(container["resources"]["limits"]["nvidia.com/gpu"])
             assert asked == int(container["resources"]["requests"]["nvidia.com/gpu"])
             assert asked * pods == serving.tp * serving.pp * serving.dp
+
+
+def test_pods_ask_for_room_for_what_they_download(plan: Plan) -> None:
+    """The published checkpoint, whatever the engine makes of it; nothing where it comes from a volume."""
+    size = -(-checkpoint_bytes(plan.candidate.model) // 2**30)
+    for manifest in (*serving_objects(plan), *_kserve(plan)):
+        volume = plan.mounted or "workerSpec" in manifest["spec"].get("predictor", {})
+        asked = [one["resources"]["requests"].get("ephemeral-storage") for one in engines(manifest)]
+        assert set(asked) <= {None if volume else f"{size:.0f}Gi"}
+    words = bundle.texts(plan.candidate)["recommendation.md"]
+    assert ("each pod downloads the checkpoint anew" in words) == (not plan.mounted)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -1,7 +1,9 @@
 """Everything that starts an engine: its flags exist, ranks are told, remote code is never trusted; and load tests."""
 
+import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,26 @@ def test_the_load_of_all_replicas_goes_where_they_all_are(make: Any, tmp_path: P
     assert there == "kind=openai_http,target=http://all.example:80/x y,model=Qwen/Qwen3-32B"
     text = (tmp_path / "load-test.sh").read_text()
     assert "all 2 replicas stand" in text and "http://qwen-qwen3-32b:8000; kubectl port-forward puts the load" in text
+
+
+def test_the_tokenizer_of_ones_own_model_is_asked_for_and_not_fetched(make: Any, tmp_path: Path) -> None:
+    """`me/mine` is a name in the atlas here, and may be a stranger's repository on the hub."""
+    bundle.write(make(model=replace(make().model, name="me/mine", source="its config.json")), tmp_path)
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        heard(tmp_path, "load-test.sh", "guidellm")
+    assert "TOKENIZER: the folder of the checkpoint" in caught.value.stderr.decode()
+    line = heard(tmp_path, "load-test.sh", "guidellm", TOKENIZER="/data/my model")
+    assert json.loads(value(line, "--tokenizer") or "") == {"kind": "huggingface_auto", "model": "/data/my model"}
+    words = (tmp_path / "recommendation.md").read_text()
+    assert "`$TOKENIZER` is the folder of the checkpoint" in words and 'me/mine"}' not in words
+
+
+def test_the_tokenizer_of_a_folder_here_is_the_folders(make: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    own = replace(make().model, name=str(tmp_path / "mine"), source="report.json")
+    bundle.write(make(model=own), tmp_path / "plan")
+    line = heard(tmp_path / "plan", "load-test.sh", "guidellm")
+    assert json.loads(value(line, "--tokenizer") or "")["model"] == str(tmp_path / "mine")
 
 
 def test_both_engines_load_what_is_given(make: Any) -> None:
