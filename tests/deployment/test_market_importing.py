@@ -12,6 +12,7 @@ from deployment.market.offers import all_offers
 from deployment.market.store import identity, read_offers
 from phases.errors import DataError
 
+DOCS = Path(__file__).parents[2] / "docs/deployment.md"
 AWS = """// generated at 2026-07-20T13:44:30Z for us-east-1
 var InitialOnDemandPricesAWS = map[string]map[ec2types.InstanceType]float64{
 	// us-east-1
@@ -251,3 +252,15 @@ def test_what_is_shipped_comes_from_the_real_lists(shared: Path) -> None:
         ours = shipped[identity(offer)]
         assert ours.price == offer.price if ours.date == offer.date else ours.date > offer.date
         assert (ours.accelerator, ours.count, ours.vcpus) == (offer.accelerator, offer.count, offer.vcpus)
+
+
+def test_the_docs_name_every_reader_and_count_the_offers() -> None:
+    text, offers = DOCS.read_text("utf-8"), all_offers()
+    for form in ("aws", "azure", "gcp", "skypilot", "gpu-price-index", "plain"):
+        assert f"python -m deployment.market.importing {form} " in text
+    accelerated = [one for one in offers if one.count]
+    spot, clouds = sum(one.spot for one in accelerated), len({one.cloud for one in offers})
+    counts = (
+        f"{len(offers):,} offers at {clouds} clouds, {len(accelerated):,} of them with accelerators ({spot} of these"
+    )
+    assert counts in text

@@ -1,7 +1,9 @@
 """`import deployment`: everything is there by name, and nothing is imported before it is used."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,14 @@ def test_every_name_leads_somewhere() -> None:
 
 def test_names_are_listed_for_completion() -> None:
     assert {"recommend", "Request", "what_if"} <= set(dir(deployment))
+
+
+def test_the_example_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs/deployment.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(example, {})
+    said = capsys.readouterr().out
+    assert "Qwen/Qwen3-32B" in said and "traffic.users=2000" in said
 
 
 def test_importing_it_imports_nothing_heavy() -> None:
