@@ -61,7 +61,7 @@ class Plan:
     steps: tuple[str, ...] = ()
     """What has to be done before the manifests work, in words."""
     tokenizer: str = ""
-    """What a load test reads the tokenizer from: a hub id or a folder here; empty: nobody knows but the user."""
+    """Of load tests: a hub id, or a folder's whole path; empty: only the user knows where one is."""
 
     @property
     def mounted(self) -> bool:
@@ -198,11 +198,14 @@ def _source(candidate: Candidate, checkpoint: str | None) -> tuple[str, tuple[st
 
 
 def _tokenizer(model: Model, checkpoint: str | None) -> str:
-    """As for weights: a name that nobody published is a stranger's on the hub, unless it is a folder here."""
+    """As for weights: a name that nobody published is a stranger's on the hub, unless it is a folder here.
+
+    Its path is whole: the load test may start in another folder, where `runs/student` would be a hub id again.
+    """
     if _published(model):
         return model.name
-    given = checkpoint or model.name
-    return given if Path(given).is_dir() else ""
+    folder = Path(checkpoint or model.name)
+    return str(folder.absolute()) if folder.is_dir() else ""
 
 
 def _is_hub_id(checkpoint: str) -> bool:

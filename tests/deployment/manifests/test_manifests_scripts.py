@@ -118,12 +118,16 @@ def test_the_tokenizer_of_ones_own_model_is_asked_for_and_not_fetched(make: Any,
     assert "`$TOKENIZER` is the folder of the checkpoint" in words and 'me/mine"}' not in words
 
 
-def test_the_tokenizer_of_a_folder_here_is_the_folders(make: Any, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    own = replace(make().model, name=str(tmp_path / "mine"), source="report.json")
+def test_the_tokenizer_of_a_folder_here_is_the_folders_wherever_the_test_starts(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs/student").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    own = replace(make().model, name="runs/student", source="report.json")
     bundle.write(make(model=own), tmp_path / "plan")
+    monkeypatch.chdir("/")
     line = heard(tmp_path / "plan", "load-test.sh", "guidellm")
-    assert json.loads(value(line, "--tokenizer") or "")["model"] == str(tmp_path / "mine")
+    assert json.loads(value(line, "--tokenizer") or "")["model"] == str(tmp_path / "runs/student")
 
 
 def test_both_engines_load_what_is_given(make: Any) -> None:
