@@ -108,6 +108,8 @@ def test_a_triage_has_reasons_and_costs(here: Path, capsys: pytest.CaptureFixtur
         (["--price", "nan"], "price = nan"),
         (["--siblings", "-3"], "siblings = -3"),
         (["--agent", "Qwen/Qwen3-0.5B"], "near it: Qwen/Qwen3-0.6B"),
+        (["--bigger", "Qwen/Qwen3-0.6B"], "is not bigger than Qwen/Qwen3-8B (8.19 billion"),
+        (["--student", "Qwen/Qwen3-32B"], "is not smaller than its teacher, Qwen/Qwen3-8B"),
     ],
 )
 def test_a_need_that_makes_no_sense(
