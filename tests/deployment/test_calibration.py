@@ -200,6 +200,18 @@ def test_observations_are_kept_and_broken_files_are_named(tmp_path: Path) -> Non
         observations(path)
 
 
+def test_a_file_counts_once_for_a_system(tmp_path: Path) -> None:
+    path, model = saved(tmp_path / "a.json", VLLM), catalogue.model(MODEL)
+    calibrate(path, model, accelerator(GPU), SERVING)
+    kept = observations()
+    with pytest.raises(InputError, match=f"holds these very results for {MODEL} on {GPU} .vllm. already"):
+        calibrate(path, model, accelerator(GPU), SERVING)
+    assert observations() == kept
+    calibrate(path, model, accelerator("h200"), SERVING)
+    calibrate(saved(tmp_path / "b.json", VLLM | {"mean_tpot_ms": 9.1}), model, accelerator(GPU), SERVING)
+    assert len(observations()) == 3
+
+
 def test_who_calibrates_at_the_same_time_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "here.json"
     with ThreadPoolExecutor(8) as pool:
