@@ -108,6 +108,30 @@ def test_results_that_say_nothing_are_refused(tmp_path: Path, content: Any) -> N
     assert observations() == ()
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (VLLM | {"mean_ttft_ms": "fast"}, "whose mean_ttft_ms is 'fast', not a number"),
+        (VLLM | {"total_input_tokens": "many"}, "whose total_input_tokens is 'many', not a number"),
+        (VLLM | {"request_rate": "quick"}, "whose request_rate is 'quick', not a number"),
+        (VLLM | {"completed": 0}, "whose completed is 0: no request was answered"),
+        ({"mean_ttft_ms": 9.0}, "without completed"),
+        ({"benchmarks": ["x"]}, "whose benchmark is 'x', not an object"),
+        ({"benchmarks": "x"}, "whose benchmarks is no list"),
+        ({"benchmarks": [{"metrics": {}}]}, "without metrics.prompt_token_count.successful.mean"),
+        (
+            {"benchmarks": [{"metrics": {"prompt_token_count": 3}}]},
+            "whose metrics.prompt_token_count is 3, not an object",
+        ),
+        ({"benchmarks": [guidellm({})["benchmarks"][0] | {"config": 3}]}, "whose config is 3, not an object"),
+    ],
+)
+def test_what_is_wrong_with_results_is_said_in_their_words(tmp_path: Path, content: Any, said: str) -> None:
+    with pytest.raises(InputError) as seen:
+        read_runs(saved(tmp_path / "bad.json", content))
+    assert str(seen.value) == f"{tmp_path / 'bad.json'}: a result {said}"
+
+
 @pytest.mark.parametrize("content", [VLLM, guidellm({"type_": "concurrent"})])
 def test_results_of_another_model_are_refused(tmp_path: Path, content: Any) -> None:
     path, gpu = saved(tmp_path / "a.json", content), accelerator(GPU)
