@@ -68,9 +68,10 @@ class _Unreadable(Exception):
 
 
 def _listed(entry: Mapping[str, Any], name: str) -> list[Any]:
-    if not isinstance(entry[name], list):
+    found = entry[name]
+    if not isinstance(found, list):
         raise _Unreadable(f"whose {name} is no list")
-    return entry[name]
+    return found
 
 
 def _object(value: Any, name: str) -> Mapping[str, Any]:

@@ -93,7 +93,10 @@ _READ: dict[Path, tuple[tuple[int, int], tuple[Observation, ...]]] = {}
 def _read(path: Path) -> tuple[Observation, ...]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(Observation(**entry) for entry in content["observations"])
+        found = tuple(Observation(**entry) for entry in content["observations"])
+        if not all(math.isfinite(entry.ttft) and math.isfinite(entry.tpot) for entry in found):
+            raise ValueError("a ratio is not finite")
+        return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: no calibration that can be read ({error}); restore it, or delete it and calibrate again (results "

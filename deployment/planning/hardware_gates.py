@@ -13,6 +13,8 @@ from deployment.planning.candidate import Rejection
 from deployment.planning.fleet import Subject
 
 NVIDIA, AMD = "nvidia", "amd"
+WRITTEN = {NVIDIA: "NVIDIA", AMD: "AMD", "intel": "Intel"}
+"""As the vendors write themselves, and as the accelerators' list does."""
 ENGINES: dict[str, dict[str, float]] = {
     "vllm": {NVIDIA: 7.5, AMD: 9.0},
     "sglang": {NVIDIA: 7.5, AMD: 9.0},
@@ -70,7 +72,7 @@ def engine_gate(subject: Subject, model: Model, kept: str, accelerator: Accelera
     serving, vendor = subject.serving, accelerator.vendor.lower()
     least = ENGINES[serving.engine]
     if vendor not in least:
-        vendors = ", ".join(sorted(least)) or "CPUs alone"
+        vendors = " or ".join(WRITTEN[one] for one in sorted(least)) or "CPUs alone"
         return subject.reject("engine", accelerator.vendor, vendors, "", "hardware that the engine runs on")
     if _below(accelerator, least[vendor]):
         limit, words = f"{least[vendor]:g} or more", f"{serving.engine} is not built for older ones"
@@ -98,8 +100,7 @@ def _kernels(subject: Subject, kept: str, accelerator: Accelerator) -> Rejection
     have, least = accelerator.compute_capability, kernels.least.get(vendor)
     if least is not None and not _below(accelerator, least) and (have is None or have < kernels.below):
         return None
-    named = {NVIDIA: "NVIDIA", AMD: "AMD"}
-    limit = " or ".join(f"{named[one]} of compute capability {value:g}" for one, value in kernels.least.items())
+    limit = " or ".join(f"{WRITTEN[one]} of compute capability {value:g}" for one, value in kernels.least.items())
     limit += f" to below {kernels.below:g}" if kernels.below < float("inf") else " or more"
     value = f"{accelerator.vendor} of compute capability {have:g}" if have is not None else accelerator.vendor
     return subject.reject("precision", value, limit, "", f"what {subject.serving.engine} has kernels for {kept} on")

@@ -12,6 +12,7 @@ cheapest answer is the cheapest there is: `tests/deployment/test_planning_recomm
 from collections.abc import Sequence
 from datetime import date
 
+from deployment.counting import counted
 from deployment.market.freshness import stale
 from deployment.model import Model
 from deployment.planning import processors
@@ -134,7 +135,8 @@ def _notes(
     for kind in floors:
         (least,) = kind.nearest  # the limit is the same for all, so that the smallest miss is the lowest floor
         notes.append(
-            f"the objective of {kind.constraint.upper()} is below the physical floor of {kind.count} systems; the "
+            f"the objective of {kind.constraint.upper()} is below the physical floor of "
+            f"{counted(kind.count, 'system')}; the "
             f"lowest floor of these is {least.floor:.4g} s ({least.candidate})"
         )
     if not benchmark:
@@ -144,12 +146,12 @@ def _notes(
     outdone = sum(r.constraint == "outdone" for r in rejections)
     if outdone:
         notes.append(
-            f"{outdone} systems were not solved, as another one is cheaper, faster and at least as good for certain; "
-            "`exhaustive` solves them too"
+            f"{counted(outdone, 'system')} {'was' if outdone == 1 else 'were'} not solved, as another one is cheaper, "
+            "faster and at least as good for certain; `--exhaustive` does so"
         )
     if request.traffic.rate is None:
         notes.append(
-            f"traffic: {request.traffic.users} users at {request.traffic.peak_factor:g} times the average; "
+            f"traffic: {counted(request.traffic.users, 'user')} at {request.traffic.peak_factor:g} times the average; "
             "count your own requests a second and give them as the rate"
         )
     return tuple(notes)

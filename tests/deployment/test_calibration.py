@@ -219,9 +219,12 @@ def test_observations_are_kept_and_broken_files_are_named(tmp_path: Path) -> Non
     keep([Observation("a", "b", "c", 0.1, 0.2)], path)
     keep([Observation("d", "e", "f", 0.3, 0.4)], path)
     assert [entry.model for entry in observations(path)] == ["a", "d"]
-    path.write_text("{}", encoding="utf-8")
-    with pytest.raises(InputError, match=r"here\.json"):
-        observations(path)
+    for ratio in ('"x"', "NaN", "null"):
+        entry = f'{{"model": "a", "accelerator": "b", "engine": "c", "ttft": {ratio}, "tpot": 0.1}}'
+        for text in (f'{{"observations": [{entry}]}}', "{}", "{"):
+            path.write_text(text, encoding="utf-8")
+            with pytest.raises(InputError, match=r"here\.json"):
+                observations(path)
 
 
 def test_a_file_counts_once_for_a_system(tmp_path: Path) -> None:
