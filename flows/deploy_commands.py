@@ -110,6 +110,7 @@ def _check(manifests: list[Manifest], arguments: argparse.Namespace) -> int:
     from deployment.cluster.allowed import check_shape
     from deployment.cluster.builtin import is_builtin, problems
     from deployment.cluster.connection import place
+    from deployment.counting import counted
     from deployment.manifests.structural import read_crds, violations
 
     check_shape(manifests)
@@ -121,7 +122,7 @@ def _check(manifests: list[Manifest], arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"checked": list(found)}, indent=2))
     else:
-        print(f"all {len(found)} are right: {', '.join(found)}")
+        print(f"{counted(len(found), 'manifest')} checked, nothing is wrong: {', '.join(found)}")
     return 0
 
 
@@ -131,14 +132,15 @@ def simulate(arguments: argparse.Namespace) -> int:
 
     plan = _plan(arguments.plan)
     timing, candidate = Timing.read(plan["timing"]), plan["candidate"]
-    if arguments.instant:
-        return _play(timing, candidate, arguments.json)
     replicas = candidate["replicas"] if arguments.replicas is None else arguments.replicas
     if replicas < 1 or (arguments.prompt_tokens is not None and arguments.prompt_tokens < 1):
         raise InputError("--replicas and --prompt-tokens are 1 or more")
+    if arguments.instant:
+        return _play(timing, candidate, arguments.json)
     from deployment.simulator.running import Fleet
 
-    fleet = Fleet(timing, plan["served_name"], candidate["load"]["output_tokens"], replicas)
+    output = candidate["load"]["output_tokens"]
+    fleet = Fleet(timing, plan["served_name"], output, replicas, _longest(candidate))
     return _serve(fleet, arguments)
 
 
@@ -157,10 +159,16 @@ def _plan(path: Path) -> dict[str, Any]:
     return dict(plan)
 
 
+def _longest(candidate: dict[str, Any]) -> Any:
+    """Tokens of the longest request that the planned server takes."""
+    return candidate["serving"]["max_context"] or candidate["model"]["context"]
+
+
 def _check_numbers(candidate: dict[str, Any]) -> None:
     """Raise `ValueError` where a number that is worked with is none."""
     load = candidate["load"]
     whole = {name: load[name] for name in ("prompt_tokens", "output_tokens")} | {"replicas": candidate["replicas"]}
+    whole["context"] = _longest(candidate)
     for name, value in whole.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} is {value!r}, not a whole number above 0")
@@ -193,7 +201,8 @@ def _serve(fleet: "Fleet", arguments: argparse.Namespace) -> int:
 
     import uvicorn
 
-    from deployment.simulator.app import make_app
+    from deployment.counting import counted
+    from deployment.simulator.app import Server, make_app
     from flows.serve import BACKLOG, bound
     from flows.up import Stopped, stop_signals
 
@@ -209,6 +218,7 @@ def _serve(fleet: "Fleet", arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({"url": url, "model": fleet.model, "replicas": len(fleet.engines)}), flush=True)
         else:
-            print(f"{fleet.model} is simulated at {url}/v1 ({len(fleet.engines)} replicas); Ctrl-C ends it", flush=True)
-        uvicorn.Server(config).run(sockets=[listening])
+            number = counted(len(fleet.engines), "replica")
+            print(f"{fleet.model} is simulated at {url}/v1 ({number}); Ctrl-C ends it", flush=True)
+        Server(config, fleet).run(sockets=[listening])
     return 0

@@ -10,9 +10,12 @@ says, corrections in `checkpoints/calibration.json`.
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from phases.errors import InputError
 
 FIGURES = ("ttft", "tpot")
 
@@ -35,7 +38,7 @@ def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
 def add_outcome_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `forge outcomes`."""
     parser.add_argument("--list", action="store_true", help="every outcome, instead of what drifts")
-    parser.add_argument("--system", metavar="NAME", help="only of this model, accelerator and engine")
+    parser.add_argument("--system", metavar="NAME", help="only of this one, e.g. `Qwen/Qwen3-8B on l40s (vllm)`")
     _add_store(parser)
 
 
@@ -47,6 +50,7 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 def calibrate(arguments: argparse.Namespace) -> int:
     """Keep the outcomes, correct the system, say by how much."""
     from deployment import Serving, accelerator, find_model
+    from deployment.counting import counted
     from deployment.feedback.recording import record_results
     from deployment.feedback.store import OutcomeStore
 
@@ -71,7 +75,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(report, indent=2))
         return 0
-    print(f"{report['system']}: {report['loads']} loads, kept in {report['kept in']}")
+    print(f"{report['system']}: {counted(report['loads'], 'load')}, kept in {report['kept in']}")
     for figure in FIGURES:
         told: dict[str, Any] = report[figure]
         print(
@@ -83,16 +87,24 @@ def calibrate(arguments: argparse.Namespace) -> int:
 
 def outcomes(arguments: argparse.Namespace) -> int:
     """Predicted beside observed, what has changed, and what to do about it."""
-    from deployment.feedback.drift import drift, drift_text
+    from deployment.feedback.drift import NONE_YET, drift, drift_text
     from deployment.feedback.store import OutcomeStore
     from deployment.physics.calibration_store import observations
+    from phases.database_errors import shown
 
     store = OutcomeStore(arguments.store)
+    if arguments.store is not None and not store.exists:
+        raise InputError(f"{shown(store.url)}: no outcomes are kept there; `forge calibrate --store` keeps them")
     found = store.read(arguments.system)
     store.close()
     if arguments.list:
         rows = [{"system": one.system, **one.model_dump(mode="json")} for one in found]
-        print("\n".join(json.dumps(row) for row in rows) if not arguments.json else json.dumps(rows, indent=2))
+        if arguments.json:
+            print(json.dumps(rows, indent=2))
+        elif rows:
+            print("\n".join(json.dumps(row) for row in rows))
+        else:
+            print(NONE_YET, file=sys.stderr)  # stdout has one outcome a line, for other programs
     elif arguments.json:
         off = [asdict(one) | {"biased": one.biased} for one in drift(found, observations())]
         print(json.dumps(off, indent=2, default=str))

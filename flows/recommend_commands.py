@@ -12,18 +12,18 @@ Exit codes: 0 something fits, 1 nothing does (the nearest misses are printed), 2
 
 import argparse
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.models_commands import number
 from phases.errors import InputError
 
 if TYPE_CHECKING:
     from deployment.planning.candidate import Recommendation
     from deployment.planning.own_agent import OwnAgent
     from deployment.planning.request import Request
-
-UNITS = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def _add_models(group: Any) -> None:
     add("--report", type=Path, metavar="RUN", help="the agent of a forge's or a distillation's run instead")
     add("--task", metavar="NAME", help="only models published for it")
     add("--family", metavar="NAME", help="only this architecture")
-    add("--max-parameters", dest="max_parameters", type=_number, metavar="N", help="at most so many, e.g. 8B")
+    add("--max-parameters", dest="max_parameters", type=number, metavar="N", help="at most so many, e.g. 8B")
     text = "acceptable licence, or `permissive`; repeat for more (default: any)"
     add("--licence", "--license", dest="licences", action="append", metavar="ID", help=text)
     text = "a published score that has to be reached, e.g. MMLU-Pro=60"
@@ -206,21 +206,18 @@ def _few(text: str) -> int:
 def _lengths(text: str) -> dict[str, int]:
     """`1200,3000`: mean and 95th percentile; one number is both."""
     parts = text.split(",")
-    if len(parts) > 2:
-        raise argparse.ArgumentTypeError(f"'{text}': give MEAN or MEAN,P95")
-    mean, p95 = int(parts[0]), int(parts[-1])
-    return {"mean": mean, "p95": p95}
-
-
-def _number(text: str) -> float:
-    """`8B`, `1.5e9`, `700M`."""
-    unit = UNITS.get(text[-1:].lower())
-    return float(text[:-1]) * unit if unit else float(text)
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"'{text}': give MEAN or MEAN,P95 in tokens, e.g. 1200,3000")
+    return {"mean": int(parts[0]), "p95": int(parts[-1])}
 
 
 def _quality(text: str) -> dict[str, Any]:
     """`MMLU-Pro=60`."""
-    name, separator, score = text.rpartition("=")
-    if not separator or not name:
+    name, _, score = text.rpartition("=")
+    try:
+        at_least = float(score)
+    except ValueError:
+        at_least = math.nan
+    if not name or math.isnan(at_least):
         raise argparse.ArgumentTypeError(f"'{text}': give NAME=SCORE, e.g. MMLU-Pro=60")
-    return {"benchmark": name, "at_least": float(score)}
+    return {"benchmark": name, "at_least": at_least}

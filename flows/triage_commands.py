@@ -29,7 +29,7 @@ OPTIONS = {
     "unlabelled": (int, "real inputs without an answer"),
     "requests_per_day": (float, "how many are answered"),
     "latency_goal_s": (float, "seconds of a whole answer"),
-    "monthly_budget": (float, "for serving"),
+    "monthly_budget": (float, "USD, for serving"),
     "horizon_months": (int, "over which one-off costs are spread (default: 12)"),
 }
 
@@ -107,10 +107,10 @@ def _means(arguments: argparse.Namespace) -> "Means":
 
 
 def _offers(name: str) -> "tuple[Offer, ...]":
-    """On demand, cheapest per accelerator first."""
+    """On demand and in USD, as all costs are; cheapest per accelerator first."""
     from deployment import offers
 
-    found = tuple(offers(accelerators=[name], spot=False))
+    found = tuple(one for one in offers(accelerators=[name], spot=False) if one.currency == "USD" and one.price > 0)
     if not found:
         raise InputError(f"{name}: no offer on demand is known; give its --price")
     return found

@@ -1,5 +1,6 @@
 """`StrictModel`: the base of every config. Frozen, no unknown keys, field docstrings become the UI's descriptions."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 import pydantic
@@ -66,7 +67,14 @@ def _explain(where: str, error: Any, model: type[pydantic.BaseModel]) -> str:
         return f"{where}: unknown key '{key}'" + (f"; allowed here: {allowed}" if allowed else "")
     if error["type"] == "missing":
         return f"{where}: '{key}' is missing"
-    return f"{where}: '{key}' = {error['input']!r}: {error['msg']}"
+    given, said = error["input"], error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("tuple_type", "list_type"):
+        said = f"give a list, e.g. [{given}]" if isinstance(given, str | int | float) else "give a list"
+    elif error["type"] in ("model_type", "dict_type"):
+        said = "give settings with their values"
+    if error["type"] == "value_error" and isinstance(given, Mapping):
+        return f"{where}: '{key}': {said}"  # a check of several settings, which says itself what they are
+    return f"{where}: '{key}' = {given!r}: {said}"
 
 
 def _fields_at(model: type[pydantic.BaseModel], path: tuple[Any, ...]) -> list[str]:

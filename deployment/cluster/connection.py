@@ -202,10 +202,12 @@ def connect(kubeconfig: Path | None = None, context: str | None = None, namespac
     try:
         configuration, own = _configuration(kubeconfig, context)
     except Exception as error:  # the clients of clouds, which find the credentials, have errors of their own
+        if kubeconfig is not None and not kubeconfig.is_file():
+            raise InputError(f"no cluster: {kubeconfig}: no such file; give another --kubeconfig") from None
         why = one_line(str(error)) or type(error).__name__
         if isinstance(error, ConfigException):
             why = why.split(" in ")[0]  # what follows is the entry itself, and may hold a token
-        raise InputError(f"no cluster: {why}; give --kubeconfig and --context") from None
+        raise InputError(f"no cluster: {why.rstrip('. ')}; give --kubeconfig and --context") from None
     if not str(configuration.host).startswith(("http://", "https://")):
         raise InputError("no cluster: its address is neither http:// nor https://; mend `server` in the kubeconfig")
     configuration.retries = False  # a refused connection is said once, at once

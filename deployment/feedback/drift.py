@@ -30,6 +30,7 @@ BASELINE = 8
 """Measurements that say what is usual before a change is looked for."""
 ALLOWANCE, THRESHOLD = 0.5, 5.0
 CONFIDENCE = 0.95
+NONE_YET = "No outcomes yet: nothing was both predicted and observed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def drift(outcomes: Iterable[Outcome], known: Iterable[Observation] = ()) -> lis
 
     `known`: the observations that predictions are corrected by now (`deployment/physics/calibration_store.py`).
     """
-    corrections = Counter(f"{one.model} on {one.accelerator} ({one.engine})" for one in known)
+    corrections = Counter(one.system for one in known)
     series: dict[tuple[str, Metric], list[Outcome]] = {}
     for outcome in sorted(outcomes, key=lambda outcome: outcome.observed_at):
         for metric in METRICS:
@@ -98,8 +99,8 @@ def change_point(log_ratios: list[float], noise: float, baseline: int = BASELINE
 def drift_text(drifts: list[Drift]) -> str:
     """A table with one line a system and figure, then what to do about those that are off."""
     if not drifts:
-        return "No outcomes yet: nothing was both predicted and observed."
-    lines = ["system | figure | measurements | predicted | observed | observed / predicted | change"]
+        return NONE_YET
+    lines = ["system | figure | measurements | last predicted | last observed | observed / predicted | change"]
     for d in drifts:
         last, mark = d.points[-1], "biased" if d.biased else "as predicted"
         mark += ", calibrated since" if d.biased and d.calibrated_since else ""

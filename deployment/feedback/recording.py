@@ -6,7 +6,7 @@ The outcome holds what was predicted then, corrections included, so that drift s
 correction itself is `deployment.physics.calibration`'s: it compares with the uncorrected physics, and shrinks.
 """
 
-import hashlib
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from deployment.hardware import Accelerator
 from deployment.model import Model
 from deployment.serving import Load, Serving
 from phases.errors import InputError
+from phases.storage import sha256_file
 
 if TYPE_CHECKING:
     from deployment.physics.calibration_formats import Run
@@ -40,8 +41,8 @@ def record(
     """Mean seconds `ttft` and `tpot` that were observed under this load; `cost` per million output tokens.
 
     `price_per_hour` is one accelerator's; with it the cost is predicted. `calibration`: the file of observations,
-    by default the one that `estimate` reads. Raises InputError for a load that the physics says cannot be served, and
-    ConfigError for figures that cannot be; nothing is kept then.
+    by default the one that `estimate` reads. Raises InputError for a price that is none and for a load that the physics
+    says cannot be served, and ConfigError for figures that cannot be; nothing is kept then.
     """
     from deployment.physics.calibration import observe
     from deployment.physics.calibration_formats import Run
@@ -68,7 +69,8 @@ def record_results(
 ) -> dict[str, Any]:
     """Every load of a load test's results as an outcome, and the correction that follows; `calibrate`'s report.
 
-    Raises InputError as `calibrate` does, and for a file that was recorded before; nothing is kept then.
+    Raises InputError as `calibrate` does, for a price that is none, and for a file that was recorded before, in this
+    store or in another one that corrected the same predictions; nothing is kept then.
     """
     from deployment.physics.calibration import calibrate, observe
     from deployment.physics.calibration_formats import read_runs
@@ -76,7 +78,7 @@ def record_results(
     runs, now = read_runs(results, [served_name or model.name]), datetime.now(UTC)
     for run in runs:
         observe(run, model, accelerator, serving)  # refuses what this system cannot have served, and says why
-    digest = hashlib.sha256(results.read_bytes()).hexdigest()
+    digest = sha256_file(results)
     outcomes = [
         _outcome(run, model, accelerator, serving, None, price_per_hour, now, str(results), calibration, digest)
         for run in runs
@@ -149,6 +151,8 @@ def _predicted(
     figures = ready.at(load)
     cost = None
     if price_per_hour is not None:
+        if not 0 < price_per_hour < math.inf:
+            raise InputError(f"price = {price_per_hour:g}: give what one accelerator costs an hour, above 0")
         cost = serving.accelerators * price_per_hour / (figures.throughput.value * 3600) * 1e6
     predicted = {"predicted_ttft": figures.ttft.value, "predicted_tpot": figures.tpot.value, "predicted_cost": cost}
     return {**predicted, "corrected_by": int(known.tpot.points)}

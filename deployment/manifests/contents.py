@@ -9,9 +9,9 @@ Two autoscalers that pull the same replicas, or Helm values that `kubectl apply`
 
 from collections.abc import Iterable
 
+from deployment.counting import counted
 from deployment.manifests.autoscaling import HEADROOM, PROMETHEUS
 from deployment.manifests.plan import Plan
-from deployment.planning.digits import count
 
 FOLDER = "PLAN"
 """Stands for the plan's folder, which a plan does not know."""
@@ -74,7 +74,7 @@ def listed(plan: Plan, names: Iterable[str]) -> str:
 
 
 def _bill(plan: Plan) -> str:
-    most = count(HEADROOM * plan.candidate.replicas, "replica")
+    most = counted(HEADROOM * plan.candidate.replicas, "replica")
     return (
         f"at most {most}, {HEADROOM} times the plan's, so that the bill is at most {HEADROOM} times the plan's as well."
     )

@@ -8,11 +8,12 @@ Every figure is one of the recommendation's own; an interval is the physics' 80 
 
 from collections.abc import Iterable, Sequence
 
+from deployment.counting import counted
 from deployment.manifests.commands import TOKENIZER_WORDS, arguments, load_line, shell
 from deployment.manifests.contents import listed
 from deployment.manifests.plan import Plan
 from deployment.planning.candidate import Candidate, Recommendation
-from deployment.planning.digits import count, duration, number, rate, size
+from deployment.planning.digits import duration, number, rate, size
 from deployment.planning.nearest import kinds
 from deployment.serving import Figure, MemoryPlan
 
@@ -45,9 +46,9 @@ def _join(parts: Iterable[str]) -> str:
 
 
 def _what(chosen: Candidate) -> str:
-    serving, replicas, offer = chosen.serving, count(chosen.replicas, "replica"), chosen.offer
+    serving, replicas, offer = chosen.serving, counted(chosen.replicas, "replica"), chosen.offer
     if chosen.accelerator is None:
-        where = f"{replicas} on the CPUs of {count(chosen.instances, 'instance')}"
+        where = f"{replicas} on the CPUs of {counted(chosen.instances, 'instance')}"
     else:
         each = f"{serving.accelerators} × {chosen.accelerator.name}"
         where = f"{replicas} of {each} (TP {serving.tp}, PP {serving.pp}, DP {serving.dp})"
@@ -69,7 +70,7 @@ def _why(recommendation: Recommendation, chosen: Candidate) -> str:
     asked = (
         f"For {work.use_case}: {rate(work.peak_rate)} at the peak, {number(work.average_rate)} on average, "
         f"prompts of {work.prompt.mean} and answers of {work.output.mean} tokens on average, at most {work.context} "
-        f"together. Of {count(len(recommendation.candidates), 'system')} that would do, it is the first by "
+        f"together. Of {counted(len(recommendation.candidates), 'system')} that would do, it is the first by "
         f"{recommendation.request.rank}."
     )
     if recommendation.request.cautious:

@@ -3,11 +3,12 @@
     report = calibrate(Path("results.json"), model, accelerator, Serving(tp=2))
 
 What is kept are ratios to the uncorrected physics (`calibration_store.py`), so that they do not depend on the
-corrections before them. The same file twice would only look surer: `deployment/feedback/recording.py` keeps it once.
-Formats: `calibration_formats.py`.
+corrections before them. A file counts once for a system, wherever its outcomes are kept: twice it would only look
+surer. Formats: `calibration_formats.py`.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from deployment.physics.calibration_store import Correction, Factor, Observation
 from deployment.physics.estimate import prepare
 from deployment.serving import Serving
 from phases.errors import InputError
+from phases.storage import sha256_file
 
 
 def calibrate(
@@ -31,16 +33,17 @@ def calibrate(
     """Observe every load of a file and keep it. The report has the errors before and after, in percent.
 
     `served_name`: what the server calls the model; None: as it is called. Raises InputError for a file that cannot be
-    read or measured another model, and for loads that this system cannot have served.
+    read, measured another model or is kept already, and for loads that this system cannot have served.
     """
     runs = read_runs(results, [served_name or model.name])
     path = path or file()
     before = correction(model.name, accelerator.name, serving.engine, observations(path))
-    new = [observe(run, model, accelerator, serving) for run in runs]
+    digest = sha256_file(results)
+    new = [replace(observe(run, model, accelerator, serving), measurement=digest) for run in runs]
     keep(new, path)
     after = correction(model.name, accelerator.name, serving.engine, observations(path))
     return {
-        "system": f"{model.name} on {accelerator.name} ({serving.engine})",
+        "system": new[0].system,
         "loads": len(new),
         "kept in": str(path),
         "ttft": _told("ttft", new, before, after),

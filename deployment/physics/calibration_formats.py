@@ -44,17 +44,13 @@ def read_runs(path: Path, names: Collection[str] = ()) -> list[Run]:
         raise InputError(f"{path}: no JSON that can be read ({error})") from None
     try:
         if isinstance(content, Mapping) and "benchmarks" in content:
-            runs = [_guidellm(entry, content) for entry in content["benchmarks"]]
+            runs = [_guidellm(_object(entry, "benchmark"), content) for entry in _listed(content, "benchmarks")]
         elif isinstance(content, Mapping) and "mean_ttft_ms" in content:
             runs = [_vllm(content)]
         else:
             raise InputError(f"{path}: neither GuideLLM's nor `vllm bench serve`'s results")
-    except KeyError as error:
-        raise InputError(f"{path}: a result without {error}") from None
-    except (AttributeError, TypeError, ArithmeticError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: a result with a value that cannot be ({error})") from None
+    except _Unreadable as error:
+        raise InputError(f"{path}: a result {error}") from None
     if not runs:
         raise InputError(f"{path}: no benchmark in it: nothing was measured")
     known = {_last(name) for name in names}
@@ -67,35 +63,72 @@ def read_runs(path: Path, names: Collection[str] = ()) -> list[Run]:
     return [_sound(run, path) for run in runs]
 
 
+class _Unreadable(Exception):
+    """What is wrong with a result, as the end of a sentence."""
+
+
+def _listed(entry: Mapping[str, Any], name: str) -> list[Any]:
+    found = entry[name]
+    if not isinstance(found, list):
+        raise _Unreadable(f"whose {name} is no list")
+    return found
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _Unreadable(f"whose {name} is {value!r}, not an object")
+    return value
+
+
+def _inside(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object that may be left out."""
+    return _object(entry.get(name) or {}, name)
+
+
+def _number(entry: Mapping[str, Any], *way: str) -> float:
+    """What is found on the way into an object; finite."""
+    value: Any = entry
+    for depth, name in enumerate(way):
+        value = _object(value, ".".join(way[:depth]))
+        if name not in value:
+            raise _Unreadable(f"without {'.'.join(way)}")
+        value = value[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _Unreadable(f"whose {'.'.join(way)} is {value!r}, not a number")
+    return float(value)
+
+
 def _last(name: str) -> str:
     """What is left of a model's name whoever's hub or folder it is in."""
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
 def _vllm(content: Mapping[str, Any]) -> Run:
-    count = content["completed"]
-    prompt, output = content["total_input_tokens"] / count, content["total_output_tokens"] / count
-    rate, most = content.get("request_rate"), content.get("max_concurrency")
-    if rate is None or float(rate) == math.inf:
-        load = Load(round(prompt), round(output), concurrency=float(count if most is None else most))
+    count = _number(content, "completed")
+    if count < 1:
+        raise _Unreadable(f"whose completed is {count:g}: no request was answered")
+    prompt, output = (round(_number(content, f"total_{name}_tokens") / count) for name in ("input", "output"))
+    if content.get("request_rate") in (None, "inf", math.inf):  # all at once
+        most = content.get("max_concurrency")
+        load = Load(prompt, output, concurrency=count if most is None else _number(content, "max_concurrency"))
     else:
-        load = Load(round(prompt), round(output), rate=float(content["request_throughput"]))
-    return Run(load, content["mean_ttft_ms"] / 1e3, content["mean_tpot_ms"] / 1e3, str(content.get("model_id", "")))
+        _number(content, "request_rate")  # as it was asked for: what was really sent counts
+        load = Load(prompt, output, rate=_number(content, "request_throughput"))
+    ttft, tpot = (_number(content, f"mean_{name}_ms") / 1e3 for name in ("ttft", "tpot"))
+    return Run(load, ttft, tpot, str(content.get("model_id", "")))
 
 
 def _guidellm(entry: Mapping[str, Any], report: Mapping[str, Any]) -> Run:
-    metrics = entry["metrics"]
-
     def mean(name: str) -> float:
-        return float(metrics[name]["successful"]["mean"])
+        return _number(entry, "metrics", name, "successful", "mean")
 
     prompt, output = round(mean("prompt_token_count")), round(mean("output_token_count"))
-    strategy = (entry.get("config") or entry.get("args") or {}).get("strategy") or {}
+    strategy = _inside(_inside(entry, "config") or _inside(entry, "args"), "strategy")
     if strategy.get("type_") in ARRIVING:
         load = Load(prompt, output, rate=mean("requests_per_second"))
     else:
         load = Load(prompt, output, concurrency=mean("request_concurrency"))
-    model = ((entry.get("config") or {}).get("backend") or {}).get("model") or (report.get("args") or {}).get("model")
+    model = _inside(_inside(entry, "config"), "backend").get("model") or _inside(report, "args").get("model")
     return Run(load, mean("time_to_first_token_ms") / 1e3, mean("inter_token_latency_ms") / 1e3, str(model or ""))
 
 

@@ -37,6 +37,13 @@ class Observation:
     engine: str
     ttft: float
     tpot: float
+    measurement: str = ""
+    """SHA-256 of the file that it is from, which counts once; empty: it was observed by itself."""
+
+    @property
+    def system(self) -> str:
+        """What it corrects."""
+        return f"{self.model} on {self.accelerator} ({self.engine})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +93,33 @@ _READ: dict[Path, tuple[tuple[int, int], tuple[Observation, ...]]] = {}
 def _read(path: Path) -> tuple[Observation, ...]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(Observation(**entry) for entry in content["observations"])
+        found = tuple(Observation(**entry) for entry in content["observations"])
+        if not all(math.isfinite(entry.ttft) and math.isfinite(entry.tpot) for entry in found):
+            raise ValueError("a ratio is not finite")
+        return found
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: no calibration that can be read ({error}); delete it and calibrate again") from None
+        raise InputError(
+            f"{path}: no calibration that can be read ({error}); restore it, or delete it and calibrate again (results "
+            "that were recorded before: with another --store)"
+        ) from None
 
 
 def keep(new: list[Observation], path: Path | None = None) -> None:
-    """Add observations to those that are kept, also while other processes do; the file is replaced as a whole."""
+    """Add observations to those that are kept, also while other processes do; the file is replaced as a whole.
+
+    Raises InputError where a measurement of the same system is there already: twice the same would only look surer.
+    """
     path = path or file()
     try:
         with exclusive(path):
             before = _read(path) if path.exists() else ()
+            known = {(entry.system, entry.measurement) for entry in before if entry.measurement}
+            for entry in new:
+                if (entry.system, entry.measurement) in known:
+                    raise InputError(
+                        f"{path}: it holds these very results for {entry.system} already; what was measured once is no "
+                        "surer twice: measure again"
+                    )
             content = {"observations": [asdict(entry) for entry in (*before, *new)]}
             replace_text(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:

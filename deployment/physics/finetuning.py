@@ -29,25 +29,25 @@ class DataSize:
     typical: int
     high: int
     reason: str
-    """With its source."""
+    """With its source, as words that follow the numbers."""
 
 
 AIMS: dict[str, DataSize] = {
     "format": DataSize(
         50, 100, 1_000,
-        "labels and formats that the model nearly meets: 50 to 100 examples show (OpenAI, fine-tuning guide)",
+        "of a format that the model nearly meets, 50 to 100 examples show (OpenAI, fine-tuning guide)",
     ),
     "style": DataSize(
         500, 1_000, 10_000,
-        "tone and manner of answering: 1,000 curated examples (LIMA, Zhou et al. 2023, arXiv 2305.11206)",
+        "tone and manner were taught by 1,000 curated examples (LIMA, Zhou et al. 2023, arXiv 2305.11206)",
     ),
     "skill": DataSize(
         10_000, 50_000, 400_000,
-        "a skill such as arithmetic or code: 52,000 (Alpaca 2023) to 395,000 examples (MetaMath, arXiv 2309.12284)",
+        "instructions took 52,000 (Alpaca 2023), arithmetic 395,000 examples (MetaMath, arXiv 2309.12284)",
     ),
     "knowledge": DataSize(
         100_000, 1_000_000, 10_000_000,
-        "facts: each must be met in many wordings, and retrieval does better (Ovadia et al. 2023, arXiv 2312.05934)",
+        "each fact must be met in many wordings, and retrieval does better (Ovadia et al. 2023, arXiv 2312.05934)",
     ),
 }  # fmt: skip
 EPOCHS = 3

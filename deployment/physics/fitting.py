@@ -15,6 +15,7 @@ flatter by some tenths of a percent.
 import argparse
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import date
@@ -30,6 +31,8 @@ from deployment.physics.latency import Case, closed_loop, stacked
 from deployment.physics.solving import Array, Problem, solve
 from deployment.physics.terms import Work
 from deployment.physics.validation_rows import Measured, read_rows, usable
+from phases.errors import ForgeError, InputError
+from phases.storage import explain_os_errors, replace_text
 
 STEPS = 40
 NUDGE = 1e-4
@@ -123,9 +126,15 @@ def numbered(labels: Sequence[Any]) -> NDArray[np.int64]:
 
 
 def fitted(path: Path) -> Coefficients:
-    """Coefficients of all points of a file, with the errors of each point's prediction out of fold."""
+    """Coefficients of all points of a file, with the errors of each point's prediction out of fold.
+
+    Raises InputError for a file that cannot be read, and for one without a point that can be used.
+    """
     rows = read_rows(path)
-    points = Points([point for _, point in usable(rows)])
+    found = [point for _, point in usable(rows)]
+    if not found:
+        raise InputError(f"{path}: no row of a model, an accelerator and an engine that are known")
+    points = Points(found)
     x = fit(points, np.ones(len(points.points), dtype=np.bool_))
     unseen = out_of_fold(points, points.pairs) - points.observed
     engines = [point.engine for point in points.points]
@@ -162,19 +171,25 @@ def write(known: Coefficients, out: Path) -> None:
         "offsets": {name: round(value, 4) for name, value in known.offsets.items()},
         "report": known.report,
     }
-    out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with explain_os_errors(out):
+        replace_text(out, json.dumps(content, indent=2) + "\n")
 
 
-def main() -> None:
-    """The command line."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns 0, or 2 with one line about what is wrong."""
     parser = argparse.ArgumentParser(description="fit the latency formulas on measured points")
     parser.add_argument("csv", type=Path, help="points in the format of aiconfigurator's silicon sample")
     parser.add_argument("--out", type=Path, default=FILE)
-    given = parser.parse_args()
-    known = fitted(given.csv)
-    write(known, given.out)
+    given = parser.parse_args(arguments)
+    try:
+        known = fitted(given.csv)
+        write(known, given.out)
+    except ForgeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     print(json.dumps(known.report, indent=2))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -59,11 +59,6 @@ def size(count_bytes: float) -> str:
     return f"{gib:.2f} GiB" if gib >= 0.1 else f"{number(count_bytes / MIB)} MiB"
 
 
-def count(amount: int, noun: str) -> str:
-    """`1 replica`, `2,000 replicas`."""
-    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
-
-
 def rate(per_second: float) -> str:
     """`1 request/s`, `2,000 requests/s`."""
     text = number(per_second)

@@ -12,12 +12,12 @@ cheapest answer is the cheapest there is: `tests/deployment/test_planning_recomm
 from collections.abc import Sequence
 from datetime import date
 
+from deployment.counting import counted
 from deployment.market.freshness import stale
 from deployment.model import Model
 from deployment.planning import processors
 from deployment.planning.candidate import Candidate, Recommendation, Rejection
 from deployment.planning.catalogue import Catalogue, catalogue
-from deployment.planning.digits import count
 from deployment.planning.fleet import CPU, Fleet
 from deployment.planning.gates import model_gate, score_of
 from deployment.planning.nearest import kinds, nearest
@@ -135,8 +135,8 @@ def _notes(
     for kind in floors:
         (least,) = kind.nearest  # the limit is the same for all, so that the smallest miss is the lowest floor
         notes.append(
-            f"the objective of {kind.constraint.upper()} is below the physical floor of {count(kind.count, 'system')}; "
-            f"the lowest floor of these is {least.floor:.4g} s ({least.candidate})"
+            f"the objective of {kind.constraint.upper()} is below the physical floor of "
+            f"{counted(kind.count, 'system')}; the lowest floor of these is {least.floor:.4g} s ({least.candidate})"
         )
     if not benchmark:
         notes.append("no model here has a published score that says something of this use, so quality does not count")
@@ -151,7 +151,7 @@ def _notes(
         )
     if request.traffic.rate is None:
         notes.append(
-            f"traffic: {count(request.traffic.users, 'user')} at {request.traffic.peak_factor:g} times the average; "
+            f"traffic: {counted(request.traffic.users, 'user')} at {request.traffic.peak_factor:g} times the average; "
             "count your own requests a second and give them as the rate"
         )
     return tuple(notes)

@@ -7,20 +7,24 @@ the number.
 
 import asyncio
 import json
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployment.simulator.running import Fleet
+from deployment.simulator.running import Fleet, Stopped
 
 BYTES_PER_TOKEN = 4
 _WORD = " word"
+_ERRORS = {400: "BadRequestError", 404: "NotFoundError", 503: "ServiceUnavailableError"}
+_STOPPED = "the server was told to stop"
 
 
 class Body(BaseModel):
@@ -35,6 +39,19 @@ class Body(BaseModel):
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     n: int = 1
+
+
+class Server(uvicorn.Server):
+    """Ends the open answers when it is told to stop: uvicorn would wait for them, and then tear them down noisily."""
+
+    def __init__(self, config: uvicorn.Config, fleet: Fleet) -> None:
+        super().__init__(config)
+        self._fleet = fleet
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Once, when it stops."""
+        self._fleet.stop()
+        await super().shutdown(sockets)
 
 
 def make_app(fleet: Fleet, prompt_tokens: int | None = None) -> FastAPI:
@@ -81,16 +98,25 @@ async def _answer(fleet: Fleet, body: Body, chat: bool, fixed: int | None) -> An
     if not asked:
         return _error(400, f"`{'messages' if chat else 'prompt'}` is missing or empty")
     prompt = fixed or count_tokens(body)
-    output = body.max_completion_tokens or body.max_tokens or fleet.output_tokens
+    asked_tokens = body.max_completion_tokens or body.max_tokens
+    output = asked_tokens or fleet.output_tokens
+    if fleet.max_context is not None:
+        if asked_tokens is None:  # vLLM gives what is left
+            output = max(1, min(output, fleet.max_context - prompt))
+        if prompt + output > fleet.max_context:
+            return _error(400, _too_long(fleet.max_context, prompt, output))
     if prompt + output > fleet.timing.kv_tokens:
         return _error(400, f"{prompt} + {output} tokens do not fit {fleet.timing.kv_tokens} of the KV pool")
     reply = _Reply(fleet.model, chat, prompt)
     if body.stream:
         usage = bool((body.stream_options or {}).get("include_usage"))
         return StreamingResponse(reply.stream(fleet, output, usage), media_type="text/event-stream")
-    async with aclosing(fleet.answer(prompt, output)) as answer:
-        async for tokens in answer:
-            reply.tokens += tokens
+    try:
+        async with aclosing(fleet.answer(prompt, output)) as answer:
+            async for tokens in answer:
+                reply.tokens += tokens
+    except Stopped:
+        return _error(503, _STOPPED)
     return JSONResponse(reply.whole())
 
 
@@ -110,8 +136,22 @@ def count_tokens(body: Body) -> int:
     return max(1, round(len(text.encode()) / BYTES_PER_TOKEN))
 
 
+def _too_long(most: int, prompt: int, output: int) -> str:
+    """vLLM's words: clients look for them."""
+    return (
+        f"This model's maximum context length is {most} tokens. However, you requested {output} output tokens and your "
+        f"prompt contains {prompt} input tokens, for a total of {prompt + output} tokens. Please reduce the length of "
+        "the input prompt or the number of requested output tokens."
+    )
+
+
 def _error(code: int, message: str) -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "type": "invalid_request_error", "code": code}}, code)
+    return JSONResponse(_told(code, message), code)
+
+
+def _told(code: int, message: str) -> dict[str, Any]:
+    """An error in vLLM's form."""
+    return {"error": {"message": message, "type": _ERRORS[code], "param": None, "code": code}}
 
 
 class _Reply:
@@ -139,10 +179,14 @@ class _Reply:
         """Server-sent events, one for each step that brought tokens."""
         if self.chat:
             self.head["object"] = "chat.completion.chunk"
-        async with aclosing(fleet.answer(self.prompt_tokens, output)) as answer:  # a client that leaves ends it
-            async for tokens in answer:
-                self.tokens += tokens
-                yield self._event([self._piece(_WORD * tokens, "length" if self.tokens >= output else None)])
+        try:
+            async with aclosing(fleet.answer(self.prompt_tokens, output)) as answer:  # a client that leaves ends it
+                async for tokens in answer:
+                    self.tokens += tokens
+                    yield self._event([self._piece(_WORD * tokens, "length" if self.tokens >= output else None)])
+        except Stopped:
+            yield f"data: {json.dumps(_told(503, _STOPPED))}\n\n"
+            return
         if usage:
             yield self._event([], self.usage)
         yield "data: [DONE]\n\n"

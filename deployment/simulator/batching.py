@@ -23,6 +23,8 @@ class Sequence:
     prompt_tokens: int
     output_tokens: int
     arrived: float = 0.0
+    queued: float = 0.0
+    """The engine has it: what came before (HTTP, tokenisation) is no queueing."""
     started: float | None = None
     """First taken into a step."""
     first: float | None = None
@@ -42,6 +44,12 @@ class Sequence:
     def tokens(self) -> int:
         """That it may hold at most."""
         return self.prompt_tokens + self.output_tokens
+
+    @property
+    def queue_time(self) -> float:
+        """From when the engine had it to its first step. A clock that lags shows a little less, never below 0."""
+        assert self.started is not None
+        return max(0.0, self.started - self.queued)
 
     @property
     def ttft(self) -> float:
@@ -76,8 +84,9 @@ class Batch:
         """Tokens in the KV pool."""
         return sum(s.prompt_tokens - s.left + s.written for s in (*self.prefilling, *self.running))
 
-    def add(self, sequence: Sequence) -> None:
-        """A request arrives."""
+    def add(self, sequence: Sequence, at: float = 0.0) -> None:
+        """A request arrives, at this time."""
+        sequence.queued = at
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:

@@ -55,13 +55,13 @@ class Metrics:
 
     def ended(self, one: Sequence) -> None:
         """Count a sequence that has all its tokens."""
-        assert one.finished is not None and one.started is not None
+        assert one.finished is not None
         self.prompt_tokens += one.prompt_tokens
         self.generation_tokens += one.written
         self.finished["length"] += 1
         self.times["time_to_first_token_seconds"].observe(one.ttft)
         self.times["e2e_request_latency_seconds"].observe(one.finished - one.arrived)
-        self.times["request_queue_time_seconds"].observe(one.started - one.arrived)
+        self.times["request_queue_time_seconds"].observe(one.queue_time)
         if one.tpot is not None:
             self.times["request_time_per_output_token_seconds"].observe(one.tpot)
 

@@ -104,4 +104,5 @@ class _Arrivals:
         if batch.idle and self._heap:
             batch.now = max(batch.now, self._heap[0][0])
         while self._heap and self._heap[0][0] <= batch.now:
-            batch.add(heapq.heappop(self._heap)[2])
+            at, _, one = heapq.heappop(self._heap)
+            batch.add(one, at)

@@ -7,6 +7,7 @@ long does not add up. A machine too busy to follow loses time, which is then los
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 from deployment.simulator.batching import Batch, Sequence
 from deployment.simulator.metrics import Metrics, page
@@ -14,6 +15,12 @@ from deployment.simulator.timing import Timing
 
 LAG_SECONDS = 0.02
 """What the clock catches up; more is given up."""
+_STOP = 0
+"""Instead of a number of tokens."""
+
+
+class Stopped(Exception):
+    """An answer ends before its time, as the server does."""
 
 
 class Engine:
@@ -54,16 +61,20 @@ class Engine:
             self.metrics.ended(one)
 
     async def answer(self, prompt_tokens: int, output_tokens: int) -> AsyncGenerator[int, None]:
-        """Numbers of tokens, as they come; closing it takes the request back."""
+        """Numbers of tokens, as they come; closing it takes the request back. Raises Stopped."""
         one = Sequence(max(1, prompt_tokens), output_tokens, time.monotonic())
         outlet = self._outlets.setdefault(one, asyncio.Queue())
         sent = 0
         try:
-            await asyncio.sleep(self.batch.timing.overhead(one.prompt_tokens))
-            self.batch.add(one)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(outlet.get(), self.batch.timing.overhead(one.prompt_tokens))
+                raise Stopped  # nothing else comes before the engine has the request
+            self.batch.add(one, time.monotonic())
             self._wake.set()
             while sent < output_tokens:
                 tokens = await outlet.get()
+                if tokens == _STOP:
+                    raise Stopped
                 sent += tokens
                 yield tokens
         finally:
@@ -72,12 +83,21 @@ class Engine:
                 self.batch.remove(one)
                 self.metrics.finished["abort"] += 1
 
+    def stop(self) -> None:
+        """End all answers."""
+        for outlet in self._outlets.values():
+            outlet.put_nowait(_STOP)
+
 
 class Fleet:
     """All replicas behind one address; a request goes to the one with the fewest."""
 
-    def __init__(self, timing: Timing, model: str, output_tokens: int, replicas: int = 1) -> None:
+    def __init__(
+        self, timing: Timing, model: str, output_tokens: int, replicas: int = 1, max_context: int | None = None
+    ) -> None:
         self.timing, self.model = timing, model
+        self.max_context = max_context
+        """Most tokens of a prompt and its answer; None: as many as the KV pool holds."""
         self.output_tokens = output_tokens
         """Of an answer whose request does not say."""
         self.engines = [Engine(timing, model, number) for number in range(replicas)]
@@ -85,6 +105,11 @@ class Fleet:
     def answer(self, prompt_tokens: int, output_tokens: int) -> AsyncGenerator[int, None]:
         """Numbers of tokens, as they come."""
         return min(self.engines, key=lambda one: one.load).answer(prompt_tokens, output_tokens)
+
+    def stop(self) -> None:
+        """End all answers; whoever waits for one gets `Stopped`."""
+        for one in self.engines:
+            one.stop()
 
     async def run(self) -> None:
         """Work until cancelled."""

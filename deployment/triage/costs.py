@@ -31,12 +31,18 @@ class Running:
     serving: Serving
     replicas: int
     monthly: float
+    """USD."""
     seconds: float
     """A request's, from its arrival to the last token, on average at the planned load."""
     tokens_per_s: float
     """Of one replica at its best, output."""
     rented: str = ""
     """The instances; empty where the price is that of any number of accelerators."""
+
+
+def usd(amount: float) -> str:
+    """Money as it is shown."""
+    return f"{amount:,.0f} USD"
 
 
 def running(model: Model, means: Means, need: Need, *, more_prompt: int = 0) -> Running:
@@ -58,7 +64,7 @@ def running(model: Model, means: Means, need: Need, *, more_prompt: int = 0) -> 
 
 
 def rent(model: Model, means: Means, serving: Serving, replicas: int) -> tuple[float, str]:
-    """What so many replicas cost an hour, and the instances for it. Raises InputError where none has room for one."""
+    """USD an hour for so many replicas, and the instances for it. Raises InputError where none has room for one."""
     if not means.offers:
         return replicas * serving.accelerators * means.price_per_hour, ""
     found = rented(serving, replicas, means.offers)

@@ -10,7 +10,9 @@ comes first, and of equals the one with less effort. Where nothing fits, the ord
 
 from dataclasses import dataclass, replace
 
-from deployment.triage.costs import Running, running
+from deployment.counting import counted
+from deployment.physics.calibration_store import observations
+from deployment.triage.costs import Running, running, usd
 from deployment.triage.need import Means, Need
 from deployment.triage.ways import WAYS, Option
 from phases.errors import InputError
@@ -38,13 +40,18 @@ class Decision:
         lines = [f"Advice: {self.best.way}." if self.best else "Advice: none of the ways meets this need."]
         if self.present:
             present = self.present
-            lines.append(f"As it is: {present.monthly:,.0f} a month, {present.seconds:.3g} s a request.")
+            lines.append(f"As it is: {usd(present.monthly)} a month, {present.seconds:.3g} s a request.")
         lines += [*self.notes, *(_paragraph(option, self.need.horizon_months) for option in self.options)]
         return "\n".join(lines)
 
 
 def triage(need: Need, means: Means) -> Decision:
-    """Judge all ways and order them."""
+    """Judge all ways and order them.
+
+    Raises InputError where the calibration cannot be read. It is read before anything is judged: what a way raises
+    speaks against that way, and a broken file would speak against all of them.
+    """
+    observations()
     notes: tuple[str, ...] = ()
     present: Running | None = None
     try:
@@ -71,10 +78,11 @@ def _paragraph(option: Option, months: int) -> str:
     lines = [f"- {option.way} ({option.verdict}): {'; '.join(option.reasons)}.", f"  Needs: {option.data}."]
     if option.serving:
         running = option.serving
-        where = f" on {running.rented}" if running.rented else ""
+        where = f", on {running.rented}" if running.rented else ""
+        each = counted(running.serving.accelerators, "accelerator")
         lines.append(
-            f"  Costs: {option.one_off:,.0f} once, {running.monthly:,.0f} a month ({running.replicas} × "
-            f"{running.serving.accelerators} accelerators{where}), {option.total(months):,.0f} in {months} months; "
-            f"{running.seconds:.3g} s a request."
+            f"  Costs: {usd(option.one_off)} once, {usd(running.monthly)} a month "
+            f"({counted(running.replicas, 'replica')} with {each}{' each' if running.replicas > 1 else ''}{where}), "
+            f"{usd(option.total(months))} in {counted(months, 'month')}; {running.seconds:.3g} s a request."
         )
     return "\n".join(lines)

@@ -41,7 +41,7 @@ class Need(StrictModel):
     latency_goal_s: float | None = Field(default=None, gt=0)
     """Seconds from the request to the last token, on average; none: latency does not matter."""
     monthly_budget: float | None = Field(default=None, ge=0)
-    """For serving, in the price's currency; none: no limit."""
+    """USD, for serving; none: no limit."""
     horizon_months: int = Field(default=12, ge=1, le=120)
     """Over which one-off costs are spread when ways are compared."""
     training_allowed: bool = True
@@ -52,15 +52,19 @@ class Need(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What there is to choose from. Raises InputError for a price or a number that cannot be."""
+    """What there is to choose from.
+
+    Raises InputError for a price or a number that cannot be, and for a bigger model or a student that is none: the
+    ways to them would be advised for what they are not.
+    """
 
     model: Model
     """The present one."""
     accelerator: Accelerator
     price_per_hour: float
-    """One accelerator's; of what is rented as whole instances, the least that one costs."""
+    """One accelerator's, USD; of what is rented as whole instances, the least that one costs."""
     offers: tuple[Offer, ...] = ()
-    """Instances that can be rented: a replica on two accelerators needs one that has two. None: one at a time."""
+    """Instances to rent, in USD: a replica on two accelerators needs one that has two. None: one at a time."""
     serving: Serving = field(default_factory=Serving)
     """Engine and precision; tensor parallelism is raised where a model does not fit."""
     bigger: Model | None = None
@@ -83,3 +87,27 @@ class Means:
         for name in ("siblings", "passages", "passage_tokens", "shots"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} = {getattr(self, name)}: give 0 or more")
+        if self.bigger is not None and self.bigger.parameters <= self.model.parameters:
+            raise InputError(
+                f"bigger = {_sized(self.bigger)} is not bigger than {_sized(self.model)}; name one that is"
+            )
+        if self.student is not None and self.student.parameters >= self.teacher.parameters:
+            raise InputError(
+                f"student = {_sized(self.student)} is not smaller than its teacher, {_sized(self.teacher)}; name one "
+                "that is"
+            )
+
+    @property
+    def teacher(self) -> Model:
+        """Whose answers a student learns from."""
+        return self.bigger or self.model
+
+
+def _sized(model: Model) -> str:
+    return f"{model.name} ({size(model)})"
+
+
+def size(model: Model) -> str:
+    """In parameters."""
+    number = model.parameters
+    return f"{number / 1e9:.3g} billion parameters" if number >= 1e9 else f"{number / 1e6:.3g} million parameters"

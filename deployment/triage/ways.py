@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from deployment.model import Model
+from deployment.counting import counted
 from deployment.physics.finetuning import (
-    AIMS,
+    Aim,
     distillation_cost,
     examples_needed,
     fewest_accelerators,
@@ -19,8 +19,8 @@ from deployment.physics.finetuning import (
 )
 from deployment.physics.merging import merge_cost
 from deployment.physics.training import Setup, training_cost
-from deployment.triage.costs import Running, rent, running
-from deployment.triage.need import Means, Need, Way
+from deployment.triage.costs import Running, rent, running, usd
+from deployment.triage.need import Means, Need, Way, size
 from phases.errors import InputError
 
 Verdict = Literal["fits", "partly", "no"]
@@ -38,7 +38,7 @@ class Option:
     data: str
     """What it needs of examples, documents or models."""
     one_off: float = 0.0
-    """Before it serves, in the price's currency."""
+    """Before it serves, USD."""
     serving: Running | None = None
     """None: it cannot be served or was not reckoned."""
 
@@ -85,7 +85,7 @@ def bigger(need: Need, means: Means) -> Option:
     if model is None:
         return Option("bigger", "no", ("no bigger model was given",), "a bigger model that was measured on this task")
     verdict: Verdict = "fits" if need.gap == "skill" else "partly"
-    why = f"{_size(model)} instead of {_size(means.model)}: "
+    why = f"{size(model)} instead of {size(means.model)}: "
     why += {
         "skill": "skills come with size, and nothing is trained (Wei et al. 2022, arXiv 2206.07682)",
         "knowledge": "it knows more, but neither your documents nor what has changed since",
@@ -95,7 +95,6 @@ def bigger(need: Need, means: Means) -> Option:
 
 def finetune(need: Need, means: Means) -> Option:
     """Adapters on the present model, merged into it for serving."""
-    size = examples_needed(need.gap)
     verdict, why = _by_examples(need.examples, need.gap)
     reasons = [why]
     if need.knowledge_changes != "never":
@@ -104,27 +103,27 @@ def finetune(need: Need, means: Means) -> Option:
     if not need.training_allowed:
         verdict = "no"
         reasons.append("the licence does not allow training")
-    tokens, count = need.prompt_tokens + need.output_tokens, max(need.examples, size.typical)
-    data = f"{size.low:,} to {size.high:,} labelled examples, typically {size.typical:,} ({size.reason})"
+    tokens, count = need.prompt_tokens + need.output_tokens, max(need.examples, examples_needed(need.gap).typical)
 
     def once() -> float:
         own = (means.model, means.accelerator, means.price_per_hour)
         return finetuning_cost(*own, examples=count, tokens_per_example=tokens).cost.value
 
+    data = _amount("labelled examples", need.gap)
     return _option("finetune", verdict, reasons, data, need, lambda: running(means.model, means, need), once)
 
 
 def distil(need: Need, means: Means) -> Option:
     """A smaller model learns from the answers of the bigger one (or the present one, where only cost is wrong)."""
-    student, teacher = means.student, means.bigger or means.model
+    student, teacher = means.student, means.teacher
     if student is None:
         return Option("distil", "no", ("no smaller model was given",), "a smaller model as the student")
     inputs = need.examples + need.unlabelled
-    count = max(AIMS["skill"].low, inputs)
+    count = max(examples_needed("skill").low, inputs)
     # Whatever the teacher's gap was, the student learns the whole task: it needs the inputs of a skill.
-    verdict, why = _by_examples(inputs, "knowledge" if need.gap == "knowledge" else "skill")
+    verdict, why = _by_examples(inputs, "knowledge" if need.gap == "knowledge" else "skill", "input")
     where = "on one narrow task" if need.narrow else "in open conversation only in part"
-    follows = f"a student with {_size(student)} follows its teacher {where} (Hsieh et al. 2023, arXiv 2305.02301)"
+    follows = f"a student with {size(student)} follows its teacher {where} (Hsieh et al. 2023, arXiv 2305.02301)"
     reasons = [follows, why]
     if verdict == "fits" and not need.narrow:
         verdict = "partly"
@@ -137,7 +136,8 @@ def distil(need: Need, means: Means) -> Option:
     if not need.answers_allowed:
         verdict = "no"
         reasons.append("the teacher's licence does not allow training on its answers")
-    data = f"{count:,} real inputs without answers ({inputs:,} are there)"
+    there = f"{need.examples:,} labelled and {need.unlabelled:,} unlabelled ones are there"
+    data = f"{_amount('real inputs, which the teacher answers', 'skill')}; {there}, costs are of {count:,}"
 
     def once() -> float:
         source = running(teacher, means, need)
@@ -175,38 +175,40 @@ def forge(need: Need, means: Means) -> Option:
     if agent is None:
         return Option("forge", "no", ("no shape of an agent was given",), "the shape that the forge would train")
     verdict, why = _by_examples(need.examples + need.unlabelled, "skill")
-    reasons = [f"an agent with {_size(agent)}", why]
+    reasons = [f"an agent with {size(agent)}", why]
     if not need.narrow:
         verdict = "no"
         reasons.append("the task is not narrow, and so small a model knows only what it is trained on")
     if need.gap == "knowledge" or need.knowledge_changes != "never":
         verdict = "no"
         reasons.append("facts do not fit into so few weights")
-    sequence, size = need.prompt_tokens + need.output_tokens, examples_needed("skill")
 
     def once() -> float:
-        setup = fewest_accelerators(agent, means.accelerator, Setup(sequence=sequence))
+        setup = fewest_accelerators(agent, means.accelerator, Setup(sequence=need.prompt_tokens + need.output_tokens))
         tokens = TOKENS_A_PARAMETER * agent.parameters
         return training_cost(agent, means.accelerator, setup, tokens, means.price_per_hour).cost.value
 
-    data = f"{size.low:,} to {size.high:,} examples or inputs of the task"
+    data = _amount("examples or inputs of the task", "skill")
     return _option("forge", verdict, reasons, data, need, lambda: running(agent, means, need), once)
 
 
-def _size(model: Model) -> str:
-    number = model.parameters
-    return f"{number / 1e9:.3g} billion parameters" if number >= 1e9 else f"{number / 1e6:.3g} million parameters"
+def _amount(noun: str, aim: Aim) -> str:
+    """How many are needed, and who says so."""
+    wanted = examples_needed(aim)
+    return f"{wanted.low:,} to {wanted.high:,} {noun}, typically {wanted.typical:,}: {wanted.reason}"
 
 
-def _by_examples(have: int, aim: str) -> tuple[Verdict, str]:
-    size = AIMS[aim]
+def _by_examples(have: int, aim: Aim, noun: str = "example") -> tuple[Verdict, str]:
+    """A verdict by their number; where the numbers are from stands with what is needed (`_amount`)."""
+    wanted, examples = examples_needed(aim), counted(have, noun)
     if aim == "knowledge":
         return "no", "training adds facts poorly (Ovadia et al. 2023, arXiv 2312.05934); retrieve them"
-    if have >= size.typical:
-        return "fits", f"{have:,} examples are enough for a {aim}: {size.reason}"
-    if have >= size.low:
-        return "partly", f"{have:,} examples are a beginning; {size.typical:,} are typical for a {aim}"
-    return "no", f"{have:,} examples are too few for a {aim}: at least {size.low:,}"
+    if have >= wanted.typical:
+        return "fits", f"{examples} are enough for a {aim}"
+    if have >= wanted.low:
+        return "partly", f"{examples} are a beginning; {wanted.typical:,} are typical for a {aim}"
+    verb = "is" if have == 1 else "are"
+    return "no", f"{examples} {verb} too few for a {aim}: at least {wanted.low:,}"
 
 
 def _option(
@@ -228,7 +230,7 @@ def _option(
         reasons = [*reasons, f"a request takes {serving.seconds:.3g} s where {need.latency_goal_s:.3g} s is the goal"]
     if need.monthly_budget is not None and serving.monthly > need.monthly_budget:
         verdict = "no"
-        reasons = [*reasons, f"serving costs {serving.monthly:,.0f} a month, the budget is {need.monthly_budget:,.0f}"]
+        reasons = [*reasons, f"serving costs {usd(serving.monthly)} a month, the budget is {usd(need.monthly_budget)}"]
     return Option(way, verdict, tuple(reasons), data, one_off, serving)
 
 

@@ -108,6 +108,30 @@ def test_results_that_say_nothing_are_refused(tmp_path: Path, content: Any) -> N
     assert observations() == ()
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (VLLM | {"mean_ttft_ms": "fast"}, "whose mean_ttft_ms is 'fast', not a number"),
+        (VLLM | {"total_input_tokens": "many"}, "whose total_input_tokens is 'many', not a number"),
+        (VLLM | {"request_rate": "quick"}, "whose request_rate is 'quick', not a number"),
+        (VLLM | {"completed": 0}, "whose completed is 0: no request was answered"),
+        ({"mean_ttft_ms": 9.0}, "without completed"),
+        ({"benchmarks": ["x"]}, "whose benchmark is 'x', not an object"),
+        ({"benchmarks": "x"}, "whose benchmarks is no list"),
+        ({"benchmarks": [{"metrics": {}}]}, "without metrics.prompt_token_count.successful.mean"),
+        (
+            {"benchmarks": [{"metrics": {"prompt_token_count": 3}}]},
+            "whose metrics.prompt_token_count is 3, not an object",
+        ),
+        ({"benchmarks": [guidellm({})["benchmarks"][0] | {"config": 3}]}, "whose config is 3, not an object"),
+    ],
+)
+def test_what_is_wrong_with_results_is_said_in_their_words(tmp_path: Path, content: Any, said: str) -> None:
+    with pytest.raises(InputError) as seen:
+        read_runs(saved(tmp_path / "bad.json", content))
+    assert str(seen.value) == f"{tmp_path / 'bad.json'}: a result {said}"
+
+
 @pytest.mark.parametrize("content", [VLLM, guidellm({"type_": "concurrent"})])
 def test_results_of_another_model_are_refused(tmp_path: Path, content: Any) -> None:
     path, gpu = saved(tmp_path / "a.json", content), accelerator(GPU)
@@ -195,9 +219,24 @@ def test_observations_are_kept_and_broken_files_are_named(tmp_path: Path) -> Non
     keep([Observation("a", "b", "c", 0.1, 0.2)], path)
     keep([Observation("d", "e", "f", 0.3, 0.4)], path)
     assert [entry.model for entry in observations(path)] == ["a", "d"]
-    path.write_text("{}", encoding="utf-8")
-    with pytest.raises(InputError, match=r"here\.json"):
-        observations(path)
+    for ratio in ('"x"', "NaN", "null"):
+        entry = f'{{"model": "a", "accelerator": "b", "engine": "c", "ttft": {ratio}, "tpot": 0.1}}'
+        for text in (f'{{"observations": [{entry}]}}', "{}", "{"):
+            path.write_text(text, encoding="utf-8")
+            with pytest.raises(InputError, match=r"here\.json"):
+                observations(path)
+
+
+def test_a_file_counts_once_for_a_system(tmp_path: Path) -> None:
+    path, model = saved(tmp_path / "a.json", VLLM), catalogue.model(MODEL)
+    calibrate(path, model, accelerator(GPU), SERVING)
+    kept = observations()
+    with pytest.raises(InputError, match=f"holds these very results for {MODEL} on {GPU} .vllm. already"):
+        calibrate(path, model, accelerator(GPU), SERVING)
+    assert observations() == kept
+    calibrate(path, model, accelerator("h200"), SERVING)
+    calibrate(saved(tmp_path / "b.json", VLLM | {"mean_tpot_ms": 9.1}), model, accelerator(GPU), SERVING)
+    assert len(observations()) == 3
 
 
 def test_who_calibrates_at_the_same_time_loses_nothing(tmp_path: Path) -> None:

@@ -52,6 +52,29 @@ def test_round_trip(tmp_path: Path) -> None:
     again.close()
 
 
+def test_reading_makes_no_file(tmp_path: Path) -> None:
+    store = OutcomeStore(tmp_path / "typo" / "outcomes.sqlite")
+    assert store.read() == store.read("some system") == [] and store.systems() == [] and not store.exists
+    assert list(tmp_path.iterdir()) == []
+    with sqlite3.connect(tmp_path / "other.sqlite") as connection:
+        connection.execute("create table runs (id integer)")
+    connection.close()
+    other = OutcomeStore(tmp_path / "other.sqlite")
+    assert other.read() == [] and not other.exists, "another program's database gets no table of ours"
+    store.close()
+    other.close()
+
+
+def test_a_system_that_was_not_measured_is_not_an_empty_answer(tmp_path: Path) -> None:
+    store = OutcomeStore(tmp_path / "outcomes.sqlite")
+    store.add(outcome(), outcome(model="other"))
+    with pytest.raises(InputError, match=r"no outcomes of 'qwen'; there are Qwen/Qwen3-8B on l4 \(vllm\)$"):
+        store.read("qwen")
+    with pytest.raises(InputError, match=r"there are Qwen/Qwen3-8B on l4 \(vllm\), other on l4 \(vllm\)$"):
+        store.read("x")
+    store.close()
+
+
 def _write(path: Path, writer: int) -> None:
     store = OutcomeStore(path)
     for i in range(20):
@@ -72,7 +95,7 @@ def test_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
 def test_all_or_none(tmp_path: Path) -> None:
     store = OutcomeStore(tmp_path / "outcomes.sqlite")
     store.add()
-    assert store.read() == []
+    assert store.read() == [] and store.observed_at("nothing", "yet") is None
     trigger = "create trigger t before insert on outcomes when new.model = 'bad' begin select raise(abort, 'no'); end"
     with sqlite3.connect(tmp_path / "outcomes.sqlite") as connection:
         connection.execute(trigger)
@@ -102,7 +125,7 @@ def test_database_of_another_version(tmp_path: Path) -> None:
 def test_places_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
-        OutcomeStore(tmp_path / "file/outcomes.sqlite").read()
+        OutcomeStore(tmp_path / "file/outcomes.sqlite").add(outcome())
     with pytest.raises(InputError, match="give a file, or a URL"):
         OutcomeStore("nonsense://").read()
     with pytest.raises(MissingDependency, match="pip install"):

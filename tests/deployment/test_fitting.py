@@ -16,6 +16,7 @@ from deployment.physics.fitting import (
     coefficients,
     derivatives,
     fit,
+    main,
     numbered,
     out_of_fold,
     predicted,
@@ -166,6 +167,17 @@ def test_coverage_of_intervals_that_others_made() -> None:
     assert found["tpot"] == pytest.approx(80, abs=3)
     alike[1, ::5] += 2.0  # one pair is off altogether
     assert coverage(alike, ["vllm"] * 2000, groups)["ttft"] < 75
+
+
+def test_a_file_without_points_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd.csv").write_text(
+        "model_path,system,backend,mode,isl,osl,silicon_ttft_ms,silicon_tpot_ms\nx" + 7 * ",1"
+    )
+    for name, said in (("none.csv", "cannot be read"), ("odd.csv", "no row of a model, an accelerator and an engine")):
+        assert main([str(tmp_path / name), "--out", str(tmp_path / "c.json")]) == 2
+        shown = capsys.readouterr()
+        assert shown.err.startswith(f"{tmp_path / name}: {said}") and shown.err.count("\n") == 1 and not shown.out
+    assert not (tmp_path / "c.json").exists()
 
 
 def test_coefficients_are_written_as_they_are_read(tmp_path: Path) -> None:

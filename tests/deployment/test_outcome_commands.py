@@ -55,6 +55,7 @@ def test_what_was_measured_moves_the_next_prediction(here: Path, capsys: pytest.
     [
         ("r.json", [*SYSTEM, "--tp", "0"], "tp = 0"),
         ("none.json", SYSTEM, "none.json: no JSON"),
+        ("r.json", [*SYSTEM, "--price", "-1"], "price = -1: give what one accelerator costs"),
         ("r.json", ["--model", "Qwen/Qwen3-8", "--accelerator", "l40s"], "near it: Qwen/Qwen3-8B"),
         ("r.json", ["--model", "Qwen/Qwen3-8B", "--accelerator", "l40z"], "l40"),
         ("r.json", [*SYSTEM, "--store", "nonsense://me:secret@x"], "nonsense://me:***@x: Can't load plugin"),
@@ -80,6 +81,32 @@ def test_a_file_is_recorded_once_for_a_system(here: Path, capsys: pytest.Capture
     assert main(["calibrate", file, *SYSTEM[:-1], "a100-80gb-sxm"]) == 0, "the other system may have been a slip"
     assert main(["calibrate", file, *SYSTEM[:-1], "l4"]) == 2
     assert "2 requests/s overload" in capsys.readouterr().err.replace("1.98", "2")
+
+
+def test_a_file_corrects_once_whatever_store_its_outcomes_go_to(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(results(here / "r.json", 60.0))
+    assert main(["calibrate", file, *SYSTEM]) == 0
+    assert "l40s (vllm): 1 load, kept in" in capsys.readouterr().out
+    kept = (here / "checkpoints" / "calibration.json").read_bytes()
+    assert main(["calibrate", file, *SYSTEM, "--store", "other.sqlite"]) == 2
+    assert "holds these very results for Qwen/Qwen3-8B on l40s (vllm) already" in capsys.readouterr().err
+    assert (here / "checkpoints" / "calibration.json").read_bytes() == kept
+    assert main(["outcomes", "--store", "other.sqlite", "--list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [], "what corrected a prediction says nothing of how good it was"
+
+
+def test_outcomes_that_are_not_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["outcomes", "--list"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("No outcomes yet")
+    assert main(["outcomes"]) == 0 and capsys.readouterr().out.startswith("No outcomes yet")
+    assert main(["outcomes", "--store", "typo.sqlite"]) == 2
+    assert "typo.sqlite: no outcomes are kept there" in capsys.readouterr().err
+    assert list(here.iterdir()) == []
+    assert main(["calibrate", str(results(here / "r.json", 60.0)), *SYSTEM]) == 0
+    assert main(["outcomes", "--system", "Qwen"]) == 2
+    assert "there are Qwen/Qwen3-8B on l40s (vllm)" in capsys.readouterr().err
+    assert main(["outcomes"]) == 0 and "| last predicted | last observed |" in capsys.readouterr().out
 
 
 def test_a_triage_has_reasons_and_costs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +135,8 @@ def test_a_triage_has_reasons_and_costs(here: Path, capsys: pytest.CaptureFixtur
         (["--price", "nan"], "price = nan"),
         (["--siblings", "-3"], "siblings = -3"),
         (["--agent", "Qwen/Qwen3-0.5B"], "near it: Qwen/Qwen3-0.6B"),
+        (["--bigger", "Qwen/Qwen3-0.6B"], "is not bigger than Qwen/Qwen3-8B (8.19 billion"),
+        (["--student", "Qwen/Qwen3-32B"], "is not smaller than its teacher, Qwen/Qwen3-8B"),
     ],
 )
 def test_a_need_that_makes_no_sense(

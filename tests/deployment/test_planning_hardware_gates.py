@@ -9,7 +9,7 @@ from deployment.hardware import Accelerator
 from deployment.market.accelerators import accelerator, accelerators
 from deployment.physics.precision import weight_format
 from deployment.planning.fleet import Subject
-from deployment.planning.hardware_gates import ENGINES, engine_gate
+from deployment.planning.hardware_gates import ENGINES, NAMES, engine_gate
 from deployment.planning.recommend import recommend
 from deployment.planning.request import Request
 from deployment.serving import Serving
@@ -31,6 +31,13 @@ def test_engine_and_precision_need_the_hardware():
     assert gate(old, precision="int4") is None, "weights alone are int4"
     assert gate(amd, engine="trtllm") == "engine"
     assert gate(CARD, engine="forge") == "engine"
+
+
+def test_vendors_are_written_as_they_write_themselves():
+    served = Serving(precision="bf16")
+    failed = engine_gate(Subject(QWEN.name, "trainium", served), QWEN, "bf16", replace(CARD, vendor="AWS"))
+    assert failed is not None and (failed.value, failed.limit) == ("AWS", "AMD or NVIDIA")
+    assert set(ENGINES["llama.cpp"]) <= set(NAMES)
 
 
 def test_the_images_are_built_for_turing_and_newer():

@@ -85,6 +85,9 @@ def test_what_is_not_solved_is_not_missed(monkeypatch, rank):
     bounded = recommend(request)
     outdone = [r for r in bounded.rejections if r.constraint == "outdone"]
     assert len(outdone) > 20
+    assert any(
+        note.startswith(f"{len(outdone)} systems were not solved") and "--exhaustive" in note for note in bounded.notes
+    )
     assert len(bounded.candidates) < len(everything.candidates)
 
     def figures(candidates):

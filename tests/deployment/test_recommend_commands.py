@@ -110,6 +110,7 @@ def test_a_request_file_under_the_options(tmp_path, capsys):
         (["--report", "x", "--model", "y"], "do not go together"),
         (["--what-if", "nonsense"], "KEY=VALUE"),
         (["--tp", "0"], "tensor_parallel"),
+        (["--prompt", "100,50"], r"^request: 'prompt': p95 = 50 is below mean = 100; give the 95th percentile$"),
         (["--request", "/"], "^/: not YAML"),
         (["--what-if", "budget_per_month=["], r"^what-if 'budget_per_month=\[': '\[' is no value; [^\n]*$"),
         (["--what-if", "models=a,["], "is no value"),
@@ -118,6 +119,33 @@ def test_a_request_file_under_the_options(tmp_path, capsys):
 def test_what_a_user_can_mend_is_one_line(options, said):
     with pytest.raises(InputError, match=said):
         run(*options)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "example"),
+    [
+        ("--prompt", "abc", "e.g. 1200,3000"),
+        ("--output", "1,2,3", "e.g. 1200,3000"),
+        ("--max-parameters", "abc", "no number such as 40B"),
+        ("--min-quality", "MMLU-Pro=abc", "e.g. MMLU-Pro=60"),
+        ("--min-quality", "60", "e.g. MMLU-Pro=60"),
+        ("--min-quality", "MMLU-Pro=nan", "e.g. MMLU-Pro=60"),
+    ],
+)
+def test_an_option_that_is_none_is_told_how_it_looks(option, given, example, capsys):
+    with pytest.raises(SystemExit):
+        run(option, given)
+    said = capsys.readouterr().err
+    assert given in said and example in said and "invalid" not in said
+
+
+def test_a_word_where_a_list_is_asked_for(tmp_path):
+    file = tmp_path / "team.yaml"
+    file.write_text("models: foo\ntraffic: 5\n")
+    with pytest.raises(
+        InputError, match=r"'traffic' = 5: give settings with .*'models' = 'foo': give a list, e\.g\. \[foo\]$"
+    ):
+        run("--request", str(file))
 
 
 def test_a_request_that_is_no_mapping(tmp_path):

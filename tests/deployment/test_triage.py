@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -198,6 +199,43 @@ def test_means_that_cannot_be(change: dict[str, float]) -> None:
         replace(MEANS, **change)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"bigger": MIDDLE}, r"^bigger = 8b \(8.03 billion parameters\) is not bigger than 8b "),
+        ({"bigger": SMALL}, "not bigger than 8b"),
+        ({"bigger": None, "student": MIDDLE}, "student = 8b .* is not smaller than its teacher, 8b"),
+        ({"bigger": None, "student": LARGE}, "not smaller than its teacher"),
+        ({"student": replace(LARGE, name="other")}, "not smaller than its teacher, 70b"),
+    ],
+)
+def test_bigger_is_bigger_and_a_student_smaller(change: dict[str, Model | None], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        replace(MEANS, **change)
+    assert replace(MEANS, student=MIDDLE).teacher is LARGE, "the present model may learn from a bigger one"
+
+
+def test_a_broken_calibration_is_no_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way would have failed on it, and none of them is to blame."""
+    (tmp_path / "calibration.json").write_text("{")
+    monkeypatch.setenv("FORGE_CALIBRATION", str(tmp_path / "calibration.json"))
+    with pytest.raises(InputError, match=r"calibration\.json: no calibration that can be read"):
+        triage(need(), MEANS)
+
+
+def test_what_is_needed_what_is_there_and_what_it_costs() -> None:
+    decision = triage(need(narrow=True, examples=100_000, unlabelled=200_000, horizon_months=1), MEANS)
+    assert of(decision, "distil").data == (
+        "10,000 to 400,000 real inputs, which the teacher answers, typically 50,000: "
+        f"{AIMS['skill'].reason}; 100,000 labelled and 200,000 unlabelled ones are there, costs are of 300,000"
+    )
+    assert of(decision, "finetune").reasons == ("100,000 examples are enough for a skill",)
+    assert of(triage(need(examples=1), MEANS), "finetune").reasons[0].startswith("1 example is too few for a skill")
+    said = decision.text()
+    assert "As it is: 1,825 USD a month" in said and "USD in 1 month;" in said
+    assert "0 USD once, 1,825 USD a month (1 replica with 1 accelerator), " in said
+
+
 def test_replicas_are_rented_in_instances_that_hold_them() -> None:
     """70 billion parameters in bf16 need two H100s: not those of single-GPU instances, however cheap they are."""
     single = Offer("c", "one", "r", "h100-sxm", 1, 1.0, "USD", False, 1, GIB, "2026-01-01", "test")
@@ -208,6 +246,7 @@ def test_replicas_are_rented_in_instances_that_hold_them() -> None:
     whole = math.ceil(served.replicas * served.serving.accelerators / 8)
     assert served.monthly == whole * 16.0 * HOURS_PER_MONTH and served.rented == f"{whole} × c eight r"
     assert running(MIDDLE, means, need()).rented.endswith("× c one r")
-    assert f"accelerators on {whole} × c eight r" in triage(need(), means).text()
+    each = served.serving.accelerators
+    assert f"(1 replica with {each} accelerators, on {whole} × c eight r)" in triage(need(), means).text()
     refused = of(triage(need(), replace(means, offers=(single,))), "bigger")
     assert refused.verdict == "no" and "no instance on offer has room" in refused.reasons[-1]

@@ -50,7 +50,11 @@ def test_wrong_token_and_wrong_context(api_server: Any, tmp_path: Path) -> None:
     assert "expired-secret" not in str(caught.value)
     with pytest.raises(InputError, match="no cluster: .*staging"), connect(api_server.kubeconfig, "staging"):
         pass
-    with pytest.raises(InputError, match="no cluster: "), connect(tmp_path / "absent"):
+    with pytest.raises(InputError) as caught, connect(tmp_path / "absent"):
+        pass
+    assert str(caught.value) == f"no cluster: {tmp_path / 'absent'}: no such file; give another --kubeconfig"
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(InputError, match=r"no cluster: .*[a-z]; give --kubeconfig"), connect(tmp_path / "empty"):
         pass
 
 

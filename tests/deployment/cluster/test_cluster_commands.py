@@ -34,6 +34,8 @@ PLAN = {
     "candidate": {
         "load": LOAD,
         "replicas": 2,
+        "serving": {"max_context": None},
+        "model": {"context": 40_000},
         "estimate": {"ttft": {"value": 0.1}, "tpot": {"value": 0.02}},
     },
 }
@@ -63,6 +65,7 @@ WRONG = (
     ("load", "prompt_tokens", True),
     ("load", "concurrency", "many"),
     ("load", "rate", -1),
+    ("model", "context", "long"),
     ("estimate", "ttft", None),
 )
 
@@ -107,7 +110,7 @@ def test_deploy_a_plans_folder(plan: Path, api_server: Any, capsys: pytest.Captu
 
 def test_check_needs_no_cluster(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert deploy(arguments(add_arguments, str(plan), "--check")) == 0
-    assert capsys.readouterr().out == "all 1 are right: Service/qwen\n"
+    assert capsys.readouterr().out == "1 manifest checked, nothing is wrong: Service/qwen\n"
     (plan / "wrong.yaml").write_text(yaml.safe_dump({**SERVICE, "spec": {"port": 1}}))
     with pytest.raises(InputError, match="Service/qwen: spec: unknown field 'port'; mend"):
         deploy(arguments(add_arguments, str(plan / "wrong.yaml"), "--check"))
@@ -210,20 +213,31 @@ def test_simulate_what_is_no_plan(tmp_path: Path, text: str | None, message: str
         simulate(arguments(add_simulate_arguments, str(tmp_path), "--instant"))
 
 
-@pytest.mark.parametrize("given", [("--replicas", "0"), ("--prompt-tokens", "0"), ("--port", "70000")])
-def test_simulate_bad_numbers(plan: Path, given: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--replicas", "0"),
+        ("--prompt-tokens", "0"),
+        ("--port", "70000"),
+        ("--replicas", "-1", "--instant"),
+        ("--prompt-tokens", "0", "--instant"),
+    ],
+)
+def test_simulate_bad_numbers(plan: Path, given: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match=given[0]):
         simulate(arguments(add_simulate_arguments, str(plan), *given))
 
 
 def test_simulate_serves_until_it_is_told_to_stop(plan: Path) -> None:
+    """Whoever has an open answer then is told so, and nobody else anything."""
     code = (
         "import argparse, sys; from flows.deploy_commands import *; p = argparse.ArgumentParser(); "
         "p.add_argument('--json', action='store_true'); add_simulate_arguments(p); sys.exit(simulate(p.parse_args()))"
     )
     line = [sys.executable, "-c", code, str(plan), "--port", "0", "--json"]
     root = Path(__file__).parents[3]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=root, env={**os.environ}) as server:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(line, **pipes, cwd=root, env={**os.environ}) as server:
         try:
             assert server.stdout is not None
             said = json.loads(server.stdout.readline())
@@ -236,6 +250,14 @@ def test_simulate_serves_until_it_is_told_to_stop(plan: Path) -> None:
                 except httpx.TransportError:
                     time.sleep(0.1)
             assert answer.json()["data"][0]["id"] == "Qwen/Qwen3-32B"
+            body = {"prompt": "x", "max_tokens": 30_000, "stream": True}
+            with httpx.stream("POST", f"{said['url']}/v1/completions", json=body, timeout=30) as reply:
+                lines = reply.iter_lines()
+                assert "word" in next(lines)
+                server.terminate()
+                last = [one for one in lines if one][-1]
+            assert json.loads(last.removeprefix("data: "))["error"]["message"] == "the server was told to stop"
         finally:
             server.terminate()
         assert server.wait(timeout=30) == 0
+        assert server.stderr is not None and server.stderr.read() == ""

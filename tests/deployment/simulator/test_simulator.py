@@ -55,6 +55,14 @@ def test_slots_and_kv_pool_make_wait() -> None:
     assert second.started == first.finished
 
 
+def test_queueing_begins_where_the_engine_has_a_request() -> None:
+    """HTTP and tokenisation count to the TTFT and not to the queue."""
+    slow = Timing(TIMING.steps, TIMING.prefills, ((1.0, 0.5), (2.0, 0.5)), slots=1, kv_tokens=10_000, step_tokens=4096)
+    first, second = play(slow, [(0.0, 1000, 11), (0.0, 1000, 11)])
+    assert first.queue_time == 0 and first.ttft == pytest.approx(0.5 + 0.1)
+    assert first.finished is not None and second.queue_time == pytest.approx(first.finished - 0.5)
+
+
 def test_long_prompts_are_prefilled_in_pieces() -> None:
     chunked = Timing(TIMING.steps, TIMING.prefills, NONE, slots=8, kv_tokens=100_000, step_tokens=250)
     batch = Batch(chunked)

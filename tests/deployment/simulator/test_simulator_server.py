@@ -121,6 +121,29 @@ def test_metrics_have_vllms_names(url: str) -> None:
     assert sum(counts) > 0 and all(a <= b for a, b in itertools.pairwise(counts[:20]))
 
 
+def test_a_lone_request_does_not_queue() -> None:
+    fleet = Fleet(Timing(TIMING.steps, TIMING.prefills, ((1.0, 0.3), (2.0, 0.3)), 8, 100_000, 4096), "m", 20)
+    with serving(fleet) as address:
+        httpx.post(f"{address}/v1/completions", json={"prompt": "x", "max_tokens": 2}, timeout=30).raise_for_status()
+    times = fleet.engines[0].metrics.times
+    assert times["time_to_first_token_seconds"].total >= 0.3 + 0.1
+    assert times["request_queue_time_seconds"].total < 0.2
+
+
+def test_what_the_planned_server_would_refuse_is_refused() -> None:
+    """In vLLM's words and form, although the KV pool would hold it; without `max_tokens` an answer has what is left."""
+    with serving(Fleet(TIMING, "m", 20, max_context=1010)) as address, httpx.Client(base_url=address) as client:
+        refused = client.post("/v1/completions", json={"prompt": "x", "max_tokens": 11, "stream": True})
+        told = refused.json()["error"]
+        assert (refused.status_code, told["type"], told["code"]) == (400, "BadRequestError", 400)
+        assert told["message"].startswith(
+            "This model's maximum context length is 1010 tokens. However, you requested 11 output tokens and your "
+            "prompt contains 1000 input tokens, for a total of 1011 tokens."
+        )
+        rest = client.post("/v1/completions", json={"prompt": "x"}, timeout=30).json()
+        assert rest["usage"]["completion_tokens"] == 10
+
+
 def test_a_client_that_leaves_frees_its_slot() -> None:
     fleet = Fleet(TIMING, "m", 20)
     with serving(fleet) as address, httpx.Client(base_url=address, timeout=30) as client:
