@@ -49,51 +49,59 @@ class Latency:
 
 def measure_latency(path: Path, tokens: int = 64, repeats: int = 5) -> Latency:
     """Measure in a fresh process. Raises `InputError` with the process's last line when it fails."""
-    command = [sys.executable, "-m", "evaluation.latency", str(path), f"--tokens={tokens}", f"--repeats={repeats}"]
+    line = run_fresh("evaluation.latency", path, f"--tokens={tokens}", f"--repeats={repeats}")
+    return Latency(**json.loads(line))
+
+
+def run_fresh(module: str, path: Path, *arguments: str) -> str:
+    """The last line that a module prints about a checkpoint in a process of its own. Raises `InputError`."""
+    command = [sys.executable, "-m", module, str(path), *arguments]
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
         raise InputError(f"{path}: its latency could not be measured ({last}); check that it loads and generates")
-    return Latency(**json.loads(done.stdout.strip().splitlines()[-1]))
+    return done.stdout.strip().splitlines()[-1]
 
 
 def decode_timed(path: Path, tokens: int, repeats: int) -> Latency:
     """Measure in this process: one unmeasured decode, then the repeats."""
     import torch
 
-    from evaluation.generation import greedy
     from phases.checkpoint import load_model
     from phases.packed.modules import kernel_of
 
     model = load_model(path)
-    # Any ids will do: the time of a decode does not depend on which tokens it meets.
-    prompt = [i % model.config.vocab_size for i in range(PROMPT_TOKENS)]
-    seconds, written = [], []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        written = greedy(model, [prompt], tokens, stop=set())[0]
-        seconds.append((time.perf_counter() - start) / len(written))
-    median, reading = 1000 * statistics.median(seconds[1:]), _prompt_ms_per_token(model, repeats)
-    digest = hashlib.sha256(json.dumps(written).encode()).hexdigest()
+    runs = [decode_ms(model, tokens) for _ in range(repeats + 1)]
+    median = statistics.median(ms for ms, _ in runs[1:])
+    reading = statistics.median([prompt_ms(model) for _ in range(repeats + 1)][1:])
+    digest = hashlib.sha256(json.dumps(runs[-1][1]).encode()).hexdigest()
     return Latency(
         median, reading, peak_rss_bytes(), tokens, repeats, torch.get_num_threads(), kernel_of(model), digest
     )
 
 
-def _prompt_ms_per_token(model: Any, repeats: int) -> float:
-    """One unmeasured pass over a prompt, then the repeats."""
+def decode_ms(model: Any, tokens: int) -> tuple[float, list[int]]:
+    """Milliseconds a token of one decode, and the tokens."""
+    from evaluation.generation import greedy
+
+    # Any ids will do: the time of a decode does not depend on which tokens it meets.
+    prompt = [i % model.config.vocab_size for i in range(PROMPT_TOKENS)]
+    start = time.perf_counter()
+    written = greedy(model, [prompt], tokens, stop=set())[0]
+    return 1000 * (time.perf_counter() - start) / len(written), written
+
+
+def prompt_ms(model: Any) -> float:
+    """Milliseconds a token of one pass over a prompt."""
     import torch
 
     length = min(PREFILL_TOKENS, int(model.config.max_position_embeddings))
     tokens_BT = torch.arange(length)[None] % model.config.vocab_size
-    seconds: list[float] = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        with torch.no_grad():
-            model(input_ids=tokens_BT, logits_to_keep=1)
-        seconds.append((time.perf_counter() - start) / length)
-    return 1000 * statistics.median(seconds[1:])
+    start = time.perf_counter()
+    with torch.no_grad():
+        model(input_ids=tokens_BT, logits_to_keep=1)
+    return 1000 * (time.perf_counter() - start) / length
 
 
 def peak_rss_bytes() -> int:

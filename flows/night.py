@@ -28,6 +28,7 @@ from distillation.training.strategy_config import Incremental, Logits
 from distillation.validation.gate import Verdicts, judge
 from distillation.validation.levels import Spending
 from evaluation.latency import Latency, count_parameters, measure_latency
+from evaluation.paired_latency import measure_beside
 from flows.console import say
 from flows.distill_parameters import ProjectConfig
 from flows.pools import with_pool
@@ -38,8 +39,6 @@ from phases.storage import write_json
 
 FREE = {"out", "runner", "budget", "money", "readiness", "promote", "plan", "template"}
 """Settings on which no student depends."""
-LATENCY_ROUNDS = 3
-"""How often each model's latency is measured, teacher and student in turn."""
 
 
 @dataclass(frozen=True)
@@ -175,16 +174,14 @@ class Night:
         return Examinee(name, answers_of(model, store, self.config.exam.max_tokens), model)
 
     def _sized(self, checkpoints: Sequence[Checkpoint]) -> list[Sized]:
-        """Of their smallest forms. Latencies are measured in turn, as the machine may be busy, and once a night."""
+        """Of their smallest forms, student first. A teacher on this machine is measured beside it; once a night."""
         shipped = [one.siblings.get("packed", one) for one in checkpoints]
         path = self.workshop.night / "latency.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if any(one.digest not in known for one in shipped):
-            rounds = [[measure_latency(one.path, repeats=3) for one in shipped] for _ in range(LATENCY_ROUNDS)]
-            known = {
-                one.digest: asdict(_median(found))
-                for one, found in zip(shipped, zip(*rounds, strict=True), strict=True)
-            }
+            student, *teacher = (one.path for one in shipped)
+            measured = measure_beside(teacher[0], student)[::-1] if teacher else (measure_latency(student),)
+            known = {one.digest: asdict(latency) for one, latency in zip(shipped, measured, strict=True)}
             write_json(path, known)
         return [
             Sized(Latency(**known[small.digest]), count_parameters(small.path)[1], count_parameters(one.path)[0])
@@ -207,11 +204,6 @@ class Night:
         began = time.monotonic()
         yield
         self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - began
-
-
-def _median(found: Sequence[Latency]) -> Latency:
-    """The measurement whose time a token is the median."""
-    return sorted(found, key=lambda one: one.ms_per_token_p50)[len(found) // 2]
 
 
 def spending_of(project: Project, config: ProjectConfig) -> Spending:

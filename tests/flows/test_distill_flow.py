@@ -48,7 +48,7 @@ def quick_latency(path: Path, repeats: int = 1) -> Latency:
 @pytest.fixture
 def project(copy: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> ProjectConfig:
     """A project on a copy of the finished run."""
-    monkeypatch.setattr(night_steps, "measure_latency", quick_latency)
+    monkeypatch.setattr(night_steps, "measure_beside", lambda *paths: tuple(map(quick_latency, paths)))
     return ProjectConfig.parse({**SETTINGS, "project": "p", "out": str(copy.out)}, "test")
 
 
