@@ -30,7 +30,13 @@ INBOX, CAPTURES, ANSWERS, SEALED, LAST = "inbox", "captures.sqlite", "answers.sq
 TALKS = "conversations"
 ARRIVED = "arrived"
 """In `Record.more` of what was pushed: when, ISO 8601."""
-CODE = ("distillation.training.distil", "distillation.night.sitting", "distillation.validation.gate")
+CODE = (
+    "distillation.training.distil",
+    "distillation.night.sitting",
+    "distillation.validation.gate",
+    "distillation.night.accounting",
+    "evaluation.paired_latency",
+)
 """What decides how a night ends, besides its settings and its data."""
 
 
