@@ -125,7 +125,10 @@ def verdict_table(verdicts: Verdicts) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for one, role in [(one, one.role) for one in verdicts.criteria] + [(one, BESIDE) for one in verdicts.beside]:
         kept = one.kept
-        rows.append((one.name, role, kept.n, kept.teacher, kept.student, kept.ratio, kept.low, kept.high, one.verdict))
+        name, means = one.name, (kept.teacher, kept.student)
+        if one.costs:
+            name, means = f"{one.name} (cost)", means[::-1]
+        rows.append((name, role, kept.n, *means, kept.ratio, kept.low, kept.high, one.verdict))
     return Table(title=f"Verdicts (this night's alpha {verdicts.alpha:.3g})", columns=columns, rows=tuple(rows))
 
 

@@ -78,6 +78,8 @@ class Judged:
     kept: Kept
     verdict: Verdict
     reason: str
+    costs: bool = False
+    """Whether `kept` has the student's mean in the teacher's place, and the other way round: less is better."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ def _verdicts(
         for i, good, bad in zip(family, passed, failed, strict=True):
             verdict: Verdict = "pass" if good and level > 0 else "fail" if bad else "not enough data"
             why = reason(kept[i], verdict, level or claims_alpha)
-            found[i] = Judged(criteria[i].name, criteria[i].role, criteria[i].kind, kept[i], verdict, why)
+            one = criteria[i]
+            found[i] = Judged(one.name, one.role, one.kind, kept[i], verdict, why, one.costs)
     found |= {i: _never(one, kept[i]) for i, one in enumerate(criteria) if one.role == "never"}
     return tuple(found[i] for i in range(len(criteria)))
 
@@ -183,7 +186,7 @@ def _beside_baseline(criteria: Sequence[Criterion], config: GateConfig) -> tuple
         good = measured.p_above <= config.claims_alpha
         seen: Verdict = "pass" if good else "fail" if bad else "not enough data"
         why = reason(measured, seen, config.claims_alpha, of="the baseline")
-        found.append(Judged(one.name, one.role, one.kind, measured, seen, why))
+        found.append(Judged(one.name, one.role, one.kind, measured, seen, why, one.costs))
     return tuple(found)
 
 
