@@ -30,14 +30,22 @@ def read_code(module: str) -> dict[str, bytes]:
     queue = [module]
     while queue:
         name = queue.pop()
-        spec = None if name in seen else _find(name)
-        if spec is None or spec.origin is None:
-            continue
-        tree = _WithoutTexts().visit(ast.parse(Path(spec.origin).read_bytes()))
-        seen[name] = ast.dump(tree).encode()
-        package = name if spec.submodule_search_locations else name.rpartition(".")[0]
-        queue += [name.rpartition(".")[0], *_imports(tree, package)]
+        found = None if name in seen else _read(name)
+        if found is not None:
+            seen[name], imported = found
+            queue += imported
     return seen
+
+
+@cache
+def _read(name: str) -> tuple[bytes, list[str]] | None:
+    """The code of one module and what it imports; None for what is not ours. Modules share most of what they import."""
+    spec = _find(name)
+    if spec is None or spec.origin is None:
+        return None
+    tree = _WithoutTexts().visit(ast.parse(Path(spec.origin).read_bytes()))
+    package = name if spec.submodule_search_locations else name.rpartition(".")[0]
+    return ast.dump(tree).encode(), [name.rpartition(".")[0], *_imports(tree, package)]
 
 
 class _WithoutTexts(ast.NodeTransformer):

@@ -32,6 +32,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def now() -> str:
+    fingerprint._read.cache_clear()
     source_fingerprint.cache_clear()
     return source_fingerprint("made_up.run")
 
