@@ -78,7 +78,7 @@ def lesson_of(strategy: Strategy, tutors: list[Tutor], records: list[Record], wo
 STRATEGIES: Mapping[str, Any] = {
     "response": Response(),
     "logits": Logits(),
-    "ghost": Logits(cache={"method": "ghost", "tau": 2.0}),
+    "ghost": Logits(cache={"method": "ghost", "tau": 2.0}, trust=1),
     "jsd": Logits(loss="jsd"),
     "reverse": Logits(loss="reverse", warmup=0.5),
     "hidden": Logits(hidden=0.1),
