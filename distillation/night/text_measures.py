@@ -41,8 +41,9 @@ class ReadText:
 
     def criterion(self, student: str, teacher: str, baseline: str) -> Criterion:
         """Nats of a block as costs: 0 for a probability of one, 1 for that of a uniform guess and all below it."""
-        worst = self.tokens * np.log(self.vocabulary)
-        ours, theirs, plain = (np.minimum(self.nats[name] / worst, 1) for name in (student, teacher, baseline))
+        ours, theirs, plain = (
+            1 - log_score(self.nats[name] / self.tokens, self.vocabulary) for name in (student, teacher, baseline)
+        )
         return Criterion(TEXT, ours, theirs, plain, kind="graded", costs=True)
 
 

@@ -29,13 +29,13 @@ from distillation.training.row_file import RowFile, open_rows, tokenizer_digest
 from distillation.training.rows import TextRows, pack_records
 from distillation.training.strategy_config import (
     CrossTokenizer,
-    Incremental,
     Logits,
     MultiTeacher,
     OnPolicy,
     Rationale,
     Response,
     Strategy,
+    Trusting,
 )
 from distillation.training.warmed import Warmed
 from distillation.validation.grading import is_right
@@ -188,9 +188,7 @@ def _together(
     return Part(rows, pooled, _trust(strategy, records))
 
 
-def _trust(
-    strategy: Logits | Incremental | MultiTeacher | Rationale, records: Sequence[Record]
-) -> npt.NDArray[np.float32] | None:
+def _trust(strategy: Trusting | Rationale, records: Sequence[Record]) -> npt.NDArray[np.float32] | None:
     """(E,) `Part.trust_E`, an example a record; None: everywhere 1."""
     if isinstance(strategy, Rationale) or strategy.trust == 1:
         return None

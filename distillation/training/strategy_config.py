@@ -22,11 +22,23 @@ from distillation.cache.config import CacheConfig
 from phases.strict import StrictModel
 
 
-def _trusts_no_ghost(trust: float, cache: CacheConfig) -> None:
-    if trust < 1 and cache.method == "ghost":
-        raise ValueError(
-            "a teacher with a ghost is trusted fully or not at all: set trust: 1, or cache.method: sampled"
-        )
+class Trusting(StrictModel):
+    """What strategies share that learn from stored distributions and from right answers at once."""
+
+    trust: float = Field(0.3, ge=0, le=1)
+    """How far the teacher is trusted where a completion's answer is known to be right: `alpha` times this is its share
+    there, since the text says more than it does. On running text, and on answers that nobody can check, it has all of
+    `alpha`. Of stored distributions; `jsd`, `reverse` and `hidden` know of no trust."""
+    cache: CacheConfig = CacheConfig()
+    """What is stored of each teacher; its `tau` is the temperature of all losses."""
+
+    @model_validator(mode="after")
+    def _trusts_no_ghost(self) -> Self:
+        if self.trust < 1 and self.cache.method == "ghost":
+            raise ValueError(
+                "a teacher with a ghost is trusted fully or not at all: set trust: 1, or cache.method: sampled"
+            )
+        return self
 
 
 class Response(StrictModel):
@@ -36,17 +48,13 @@ class Response(StrictModel):
     """The teachers' texts alone."""
 
 
-class Logits(StrictModel):
+class Logits(Trusting):
     """One teacher's distributions at every predicted token."""
 
     kind: Literal["logits"] = "logits"
     """One teacher's distributions."""
     alpha: float = Field(0.5, ge=0, le=1)
     """The teacher's share of the loss; the rest is cross-entropy on the text."""
-    trust: float = Field(0.3, ge=0, le=1)
-    """How far the teacher is trusted where a completion's answer is known to be right: `alpha` times this is its share
-    there, since the text says more than it does. On running text, and on answers that nobody can check, it has all of
-    `alpha`. Of stored distributions; `jsd`, `reverse` and `hidden` know of no trust."""
     loss: Literal["forward", "jsd", "reverse"] = "forward"
     """Divergence: forward KL comes from the cache; the others need the teacher in memory."""
     beta: float = Field(0.5, ge=0, le=1)
@@ -55,8 +63,6 @@ class Logits(StrictModel):
     """Share of the steps that learn by forward KL before `jsd` or `reverse` does."""
     hidden: float = Field(0.0, ge=0)
     """Weight of the hidden states' error through a learnt projection; above 0 the teacher is in memory."""
-    cache: CacheConfig = CacheConfig()
-    """What is stored of the teacher; its `tau` is the temperature of all of these losses."""
 
     @property
     def live(self) -> bool:
@@ -64,13 +70,12 @@ class Logits(StrictModel):
         return self.loss != "forward" or self.hidden > 0
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
+    def _warm_before_reverse(self) -> Self:
         if self.loss == "reverse" and not self.warmup:
             raise ValueError(
                 "reverse KL on given texts from the first step makes a student put its mass where the teacher is not "
                 "(held-out KL 6.2 against 3.9 nats): set warmup above 0, or kind: on_policy"
             )
-        _trusts_no_ghost(self.trust, self.cache)
         return self
 
 
@@ -89,7 +94,7 @@ class Rationale(StrictModel):
     """What is stored of the teacher."""
 
 
-class MultiTeacher(StrictModel):
+class MultiTeacher(Trusting):
     """Several teachers of one vocabulary."""
 
     kind: Literal["multi_teacher"] = "multi_teacher"
@@ -100,15 +105,6 @@ class MultiTeacher(StrictModel):
     """Of `pool`: a teacher's weight is its held-out quality to this power; 0: all alike."""
     alpha: float = Field(0.5, ge=0, le=1)
     """The teachers' share of the loss."""
-    trust: float = Field(0.3, ge=0, le=1)
-    """As `Logits.trust`."""
-    cache: CacheConfig = CacheConfig()
-    """What is stored of each teacher."""
-
-    @model_validator(mode="after")
-    def _trusted(self) -> Self:
-        _trusts_no_ghost(self.trust, self.cache)
-        return self
 
 
 class OnPolicy(StrictModel):
@@ -132,7 +128,7 @@ class OnPolicy(StrictModel):
     """Share of the steps before the student's first own text: until then there is nothing in them to judge."""
 
 
-class Incremental(StrictModel):
+class Incremental(Trusting):
     """Learns on from the last champion, so that a night adds to what the nights before it made."""
 
     kind: Literal["incremental"] = "incremental"
@@ -141,17 +137,8 @@ class Incremental(StrictModel):
     """The checkpoint to go on from; a project's nights put their champion here, and begin like `logits` without one."""
     alpha: float = Field(0.5, ge=0, le=1)
     """The teacher's share of the loss."""
-    trust: float = Field(0.3, ge=0, le=1)
-    """As `Logits.trust`."""
     rate: float = Field(0.5, gt=0, le=1)
     """Factor on the learning rates: what it knows should stay."""
-    cache: CacheConfig = CacheConfig()
-    """What is stored of the teacher."""
-
-    @model_validator(mode="after")
-    def _trusted(self) -> Self:
-        _trusts_no_ghost(self.trust, self.cache)
-        return self
 
 
 class CrossTokenizer(StrictModel):
