@@ -8,7 +8,7 @@ the mean over streams of nats a token that counts; of it codecs are chosen, as i
 smaller changes than the loss itself. An answer is right when each of its tokens is the likeliest after those before: so
 it is what greedy decoding writes. Of text every token is an answer.
 
-Shapes: B rows, T positions, N tokens that count, D hidden, I inputs of a layer.
+Shapes: B rows, T positions, N tokens that count, D hidden, V vocabulary, I inputs of a layer.
 """
 
 from collections.abc import Mapping
@@ -21,18 +21,16 @@ import torch
 from torch import nn
 
 from phases.baking.rows import pack_conversations
-from phases.bitnet.distil import distillation_loss
 from phases.compression.lessons import Lessons
+from phases.compression.reading import Reading
 from phases.dataset import Dataset
 
 CONVERSATIONS, TEXT = "conversations", "text"
 ANSWER = 1
 """Mask of tokens that are answers, and of all of text."""
-MICRO = 4
-"""Rows that are read at a time."""
 DECIMALS = 5
 """Of a divergence, in nats."""
-SLICE = 2048
+SLICE = 1024
 """Tokens whose logits are held at a time."""
 
 
@@ -67,23 +65,25 @@ class Calibration:
     """The parent's distributions on held-out rows, against which others are held."""
 
     def __init__(self, parent: Any, streams: Mapping[str, HeldOut]) -> None:
-        """`parent`: in evaluation mode. Its last hidden states of what counts are kept."""
+        """`parent`: in evaluation mode, on the device where all is computed. Its last hidden states are kept."""
         self.streams, self.head_VD = streams, parent.get_output_embeddings().weight.detach().clone()
-        self._hidden = {name: _hidden(parent, stream) for name, stream in streams.items()}
+        self._reading = {name: Reading(stream.tokens_BT, stream.counts_BT) for name, stream in streams.items()}
+        self._hidden = {name: reading.hidden(parent) for name, reading in self._reading.items()}
 
     @torch.no_grad()
-    def divergence(self, model: Any) -> float:
+    def divergence(self, model: Any, changed: str | None = None) -> float:
         """Mean over streams of KL(parent ‖ model), nats a token that counts, to the fifth decimal.
 
-        What is below depends on how many threads add up, and would choose other codecs for equal models.
+        What is below depends on how many threads add up, and would choose other codecs for equal models. `changed`: the
+        only parameter that is not the parent's, before whose layer nothing is read anew.
         """
         head_VD, found = model.get_output_embeddings().weight, []
-        for name, stream in self.streams.items():
-            hidden_ND, theirs_ND = _hidden(model, stream), self._hidden[name]
-            target_N, weight_N = _targets(stream), torch.ones(len(hidden_ND))
-            _, _, total = distillation_loss(
-                hidden_ND[None], head_VD, theirs_ND[None], self.head_VD, target_N[None], weight_N[None], 1.0
-            )
+        for name, reading in self._reading.items():
+            hidden_ND, theirs_ND = reading.hidden(model, changed), self._hidden[name]
+            total = torch.zeros((), device=hidden_ND.device)
+            for ours, theirs in zip(torch.split(hidden_ND, SLICE), torch.split(theirs_ND, SLICE), strict=True):
+                log_p, log_q = (ours @ head_VD.T).log_softmax(1), (theirs @ self.head_VD.T).log_softmax(1)
+                total += (log_q.exp() * (log_q - log_p)).sum()
             found.append(float(total) / len(hidden_ND))
         return round(max(0.0, float(np.mean(found))), DECIMALS)
 
@@ -93,8 +93,9 @@ class Calibration:
         head_VD = model.get_output_embeddings().weight
         found = {}
         for name, stream in self.streams.items():
-            hits = [(h @ head_VD.T).argmax(1) for h in torch.split(_hidden(model, stream), SLICE)]
-            hit_N = torch.cat(hits) == _targets(stream)
+            hidden_ND = self._reading[name].hidden(model)
+            hits = [(h @ head_VD.T).argmax(1) for h in torch.split(hidden_ND, SLICE)]
+            hit_N = torch.cat(hits).cpu() == stream.tokens_BT[:, 1:][stream.counts_BT]
             found[name] = _by_answer(hit_N, stream) if stream.whole else hit_N.double().numpy()
         return found
 
@@ -114,41 +115,25 @@ def importances(model: Any, streams: Mapping[str, HeldOut]) -> dict[str, torch.T
 
     A head's inputs are the last hidden states; a tied embedding has the head's.
     """
-    total: dict[int, torch.Tensor] = {}
+    total: dict[int, Any] = {}
 
     def see(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
         square_I = args[0].detach().double().square().flatten(0, -2).sum(0)
-        total[id(weight)] = total.get(id(weight), torch.zeros(())) + square_I
+        total[id(weight)] = square_I + total.get(id(weight), 0)
 
     head = model.get_output_embeddings()
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
     hooks = [layer.register_forward_pre_hook(see) for layer in layers]
     count = 0
     for stream in streams.values():
-        hidden_ND = _hidden(model, stream)
+        hidden_ND = Reading(stream.tokens_BT, stream.counts_BT).hidden(model)
         see(head, (hidden_ND,))
         count += len(hidden_ND)
     for hook in hooks:
         hook.remove()
-    return {name: (total[id(p)] / count).float() for name, p in model.named_parameters() if id(p) in total}
-
-
-@torch.no_grad()
-def _hidden(model: Any, stream: HeldOut) -> torch.Tensor:
-    """(N, D) last hidden states where tokens count."""
-    parts = []
-    for tokens_BT, counts_BT in zip(
-        torch.split(stream.tokens_BT, MICRO), torch.split(stream.counts_BT, MICRO), strict=True
-    ):
-        hidden_BTD = model.base_model(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state
-        parts.append(hidden_BTD[counts_BT].float())
-    return torch.cat(parts)
-
-
-def _targets(stream: HeldOut) -> torch.Tensor:
-    return stream.tokens_BT[:, 1:][stream.counts_BT]
+    return {name: (total[id(p)] / count).float().cpu() for name, p in model.named_parameters() if id(p) in total}
 
 
 def _by_answer(hit_N: torch.Tensor, stream: HeldOut) -> npt.NDArray[np.float64]:

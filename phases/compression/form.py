@@ -55,7 +55,8 @@ class _Quantised(nn.Module):
 
     def __init__(self, codec: VPTQ, codebook: Codebook, importance_I: torch.Tensor | None) -> None:
         super().__init__()
-        self.codec, self.importance_I, self.strength = codec, importance_I, 1.0
+        self.codec, self.strength = codec, 1.0
+        self.register_buffer("importance_I", importance_I, persistent=False)
         # In a tuple, so that the shared codebook is a parameter of one module only.
         self._shared = (codebook,)
 

@@ -53,17 +53,19 @@ def measure_options(
     `latent`: of every matrix what ternary codecs round; the others encode what the model computes with.
     """
     params = dict(model.named_parameters())
+    # Codecs encode on the CPU, wherever the model is.
+    weights = {name: params[name].detach().cpu() for name in latent}
     trial = _Trial(params, calibration, model)
-    books = _codebooks({name: params[name].detach() for name in latent}, importances, config, seed)
+    books = _codebooks(weights, importances, config, seed)
     table = Table({name: [] for name in latent}, {})
     for name in tqdm(latent, desc="compression: options", unit="matrix", leave=False, disable=None):
         found = table.options[name]
         for codec in _candidates(config):
             if isinstance(codec, VPTQ):
-                encoded = codec.assign(params[name].detach(), books[codec], importances.get(name))
+                encoded = codec.assign(weights[name], books[codec], importances.get(name))
                 decoded, size = codec.decode(encoded, books[codec]), squeezed(encoded, codec, config.scale_bits).bytes
             else:
-                source = latent[name] if isinstance(codec, Ternary) else params[name].detach()
+                source = latent[name] if isinstance(codec, Ternary) else weights[name]
                 encoded = codec.encode(source, importances.get(name))
                 decoded, size = codec.decode(encoded), encoded.bytes
             if any(o.bytes <= size and o.loss < NOTHING for o in found):
@@ -72,9 +74,11 @@ def measure_options(
             if isinstance(codec, Hyper):
                 table.encoded[name, codec] = encoded
     if "seedlm" in config.names:
-        for name in sensitive(table.options, params, config.seed_ratio):
+        chosen = sensitive(table.options, weights, config.seed_ratio)
+        # In the order of the layers, as a trial goes on where the last one was.
+        for name in filter(chosen.__contains__, latent):
             for seeded in SEEDLM:
-                encoded = seeded.encode(params[name].detach(), importances.get(name))
+                encoded = seeded.encode(weights[name], importances.get(name))
                 loss = trial.loss(name, seeded.decode(encoded))
                 table.options[name].append(Option(seeded, encoded.bytes, loss))
                 table.encoded[name, seeded] = encoded
@@ -106,9 +110,9 @@ class _Trial:
         """Divergence from the parent with that matrix."""
         param = self.params[name]
         before = param.data
-        param.data = decoded.to(before.dtype)
+        param.data = decoded.to(before)
         try:
-            return self.calibration.divergence(self.model)
+            return self.calibration.divergence(self.model, changed=name)
         finally:
             param.data = before
 
@@ -130,6 +134,6 @@ def vptq_settings(config: CodecsConfig) -> list[VPTQ]:
     return [VPTQ(vector=v, codebook_size=config.codebook_size, iterations=20) for v in config.vectors]
 
 
-def _codebooks(params: Weights, importances: Weights, config: CodecsConfig, seed: int) -> dict[VPTQ, torch.Tensor]:
+def _codebooks(weights: Weights, importances: Weights, config: CodecsConfig, seed: int) -> dict[VPTQ, torch.Tensor]:
     """A codebook for each setting, fitted to all matrices: which will share it is not known yet."""
-    return {codec: codec.fit(params, importances, seed) for codec in vptq_settings(config)}
+    return {codec: codec.fit(weights, importances, seed) for codec in vptq_settings(config)}

@@ -37,6 +37,7 @@ from phases.dataset import Dataset
 from phases.phase import MetricsCallback, is_finished
 from phases.quiet_star.storage import load_thinker, thinking_files, thinks
 from phases.training.loop import train
+from phases.training.processes import device
 
 AGENT, UNTRAINED, CONTROL, PLAIN = "agent", "untrained", "full_precision", "plain"
 HEADER_SHARE, HEADER_LEAST = 0.02, 5_000
@@ -83,6 +84,7 @@ class Press:
 
     def staging(self) -> Staging:
         """The parent with all its options measured; options on few rows, whole models on more."""
+        self.model.to(device())
         few, many = (self._calibration(n) for n in (self.config.calibration_rows, self.config.standing_rows))
         seen = importances(self.model, few.streams)
         codecs, seed = self.config.codecs, self.config.seed

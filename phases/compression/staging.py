@@ -85,7 +85,7 @@ class Staging:
         self.model, self.table, self.calibration = model, table, calibration
         self.importances, self.latent, self.config, self.seed = importances, latent, config, seed
         self.params = dict(model.named_parameters())
-        self.parent = {name: p.detach().clone() for name, p in self.params.items()}
+        self.parent = {name: p.detach().cpu().clone() for name, p in self.params.items()}
         self.standing = calibration.standing(model)
 
     def plan(self, budget: int) -> Plan:
@@ -175,5 +175,5 @@ class Staging:
     def _digest(self) -> str:
         found = hashlib.sha256()
         for name in sorted(self.params):
-            found.update(self.params[name].detach().contiguous().numpy().tobytes())
+            found.update(self.params[name].detach().cpu().contiguous().numpy().tobytes())
         return found.hexdigest()

@@ -100,7 +100,7 @@ class VPTQ:
     ) -> torch.Tensor:
         """(R, K, V) float16: a codebook for these matrices."""
         pairs = pairs_of(weights, importances).values()
-        parts = [self.vectors(weight, h)[:2] for weight, h in pairs]
+        parts = [self.vectors(weight.detach().cpu(), h)[:2] for weight, h in pairs]
         all_NV, all_weights_NV = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         generator, most = np.random.default_rng(seed), SAMPLES_A_CODE * self.codebook_size
         x, w = all_NV, all_weights_NV
@@ -125,13 +125,14 @@ class VPTQ:
     ) -> Encoded:
         """A matrix as codes of this codebook, which is not among its tensors."""
         self._check_codebook(codebook_RKV)
+        weight_OI, codebook_RKV = weight_OI.detach().cpu(), codebook_RKV.cpu()
         columns_C, scale_S = self._layout(weight_OI, importance_I)
         vectors_NV, weights_NV = self._vectors(weight_OI, importance_I, columns_C, scale_S)
         codes_RN = nearest_sum(vectors_NV, codebook_RKV.float(), weights_NV, self.beam)
         tensors = {"codes": pack(codes_RN.flatten(), bits_for(self.codebook_size)), "scales": scale_S}
         if len(columns_C):
             tensors["columns"] = pack(columns_C, bits_for(weight_OI.shape[1]))
-            tensors["outliers"] = weight_OI.detach().cpu()[:, columns_C].half()
+            tensors["outliers"] = weight_OI[:, columns_C].half()
         return Encoded(self.name, tuple(weight_OI.shape), tensors)
 
     def refit(
@@ -149,7 +150,7 @@ class VPTQ:
             found = self.unpack(shared.matrices[name])
             if found.shape != tuple(weight_OI.shape):
                 raise ValueError(f"{name}: codes of shape {found.shape} for weights {tuple(weight_OI.shape)}")
-            vectors = self._vectors(weight_OI, h, found.columns_C, found.scale_S1[:, 0])
+            vectors = self._vectors(weight_OI.detach().cpu(), h, found.columns_C, found.scale_S1[:, 0])
             parts.append((*vectors, found.codes_RN.T))
         x, w, codes_NR = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         better = means_of_sum(x, codes_NR.T, shared.codebook_RKV.float(), w, sweeps=20)
@@ -197,17 +198,20 @@ class VPTQ:
     def vectors(
         self, weight_OI: torch.Tensor, importance_I: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, V) what codes stand for, (N, V) how much an error in each counts, (S,) the scales, in float16."""
+        """(N, V) what codes stand for, (N, V) how much an error in each counts, (S,) the scales, in float16.
+
+        On the weight's device, as training asks for them at every step; whatever encodes does so on the CPU.
+        """
         columns_C, scale_S = self._layout(weight_OI, importance_I)
         return *self._vectors(weight_OI, importance_I, columns_C, scale_S), scale_S
 
     def _layout(self, weight_OI: torch.Tensor, importance_I: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """(C,) outlier columns and (S,) float16 scales: the root mean square of what else there is."""
         check_matrix(weight_OI, importance_I)
-        square_OI = weight_OI.detach().cpu().double().square()
+        square_OI = weight_OI.detach().double().square()
         if float(square_OI.max()) > LARGEST**2:
             raise ValueError(f"a weight is larger than {LARGEST:.0f}, where float16 ends")
-        energy_I = square_OI.sum(0) * around_one(importance_I, square_OI.shape[1])
+        energy_I = square_OI.sum(0) * around_one(importance_I, square_OI.shape[1]).to(square_OI.device)
         order_I = energy_I.sort(descending=True, stable=True).indices
         columns_C = order_I[: self._outlier_count(len(order_I))].sort().values
         rest = square_OI[:, others(columns_C, square_OI.shape[1])]
@@ -221,11 +225,11 @@ class VPTQ:
         """(N, V) scaled weights without the outliers, and how much an error in each counts; zeros behind the end."""
         check_matrix(weight_OI, importance_I)
         kept = others(columns_C, weight_OI.shape[1])
-        rest, scale_S1 = weight_OI.detach().cpu()[:, kept].double(), scale_S.double()[:, None]
-        h = around_one(importance_I, weight_OI.shape[1])[kept]
+        rest, scale_S1 = weight_OI.detach()[:, kept].double(), scale_S.double()[:, None]
+        h = around_one(importance_I, weight_OI.shape[1]).to(kept.device)[kept]
         scaled = torch.where(scale_S1 > 0, rest / scale_S1, 0)
         mean = (h * rest.square()).mean()
-        counts = h * scale_S1.square() / mean if mean > 0 else torch.zeros(())
+        counts = h * scale_S1.square() / mean if mean > 0 else torch.zeros_like(mean)
         pad = -scaled.numel() % self.vector
         both = (scaled, counts.expand_as(scaled))
         x, w = (torch.nn.functional.pad(t.float().flatten(), (0, pad)).view(-1, self.vector) for t in both)

@@ -65,7 +65,7 @@ class Shared:
 
 def others(columns_C: torch.Tensor, width: int) -> torch.Tensor:
     """The inputs that are not outliers, ascending."""
-    kept = torch.ones(width, dtype=torch.bool)
+    kept = torch.ones(width, dtype=torch.bool, device=columns_C.device)
     kept[columns_C] = False
     return kept.nonzero().flatten()
 

@@ -39,6 +39,12 @@ def group() -> Any:
     return PartialState(cpu=on_cpu, timeout=PATIENCE)
 
 
+def device() -> torch.device:
+    """Where this process computes: its accelerator if there is one, else the CPU."""
+    where: torch.device = group().device
+    return where
+
+
 def several() -> bool:
     """Whether this process is one of several."""
     return bool(group().num_processes > 1)

@@ -1,0 +1,77 @@
+"""Every phase that trains, and every strategy of distillation, on a stand-in for a GPU: nothing meets across devices."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.stand_in import stand_in
+
+ROOT = Path(__file__).parents[2]
+TRAINED = (
+    "phases/test_cognate.py::test_the_family_is_complete_and_loads_plainly",
+    "phases/test_quiet_star_run.py::test_what_is_written",
+    "phases/test_bitnet_run.py::test_what_is_written",
+    "phases/test_forge_run.py::test_everything_fires_and_is_written",
+    "phases/test_baking_run.py::test_the_agent_is_plain_ternary_and_whole",
+    "phases/test_adas_run.py::test_the_agent_is_whole",
+    "phases/test_compression_run.py::test_what_is_written",
+    "phases/test_compression_run.py::test_each_codec_alone",
+    "distillation/test_training_strategies.py",
+)
+MIXED: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
+    "sum": lambda there, here: there + here,
+    "product": lambda there, here: there @ here,
+    "cat": lambda there, here: torch.cat([there, here]),
+    "index there": lambda there, here: here[torch.zeros(2, dtype=torch.int64, device="cuda")],
+    "number there": lambda there, here: here * there.sum(),
+    "stacked numbers": lambda there, here: torch.stack([there.sum(), here.sum()]),
+    "numpy": lambda there, here: there.numpy(),
+    "generator": lambda there, here: torch.rand(2, device=there.device, generator=torch.Generator()),
+}
+FINE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "moved": lambda there, here: there + here.to("cuda"),
+    "like": lambda there, here: torch.arange(4, device=there.device) + there,
+    "number here": lambda there, here: there * torch.tensor(2.0),
+    "index here": lambda there, here: there[torch.zeros(2, dtype=torch.int64)],
+    "filled": lambda there, here: there.masked_fill(there > 0, torch.tensor(1.0)),
+    "copied": lambda there, here: there.copy_(here),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_what_a_gpu_refuses_is_refused(name: str) -> None:
+    with stand_in(), pytest.raises((RuntimeError, TypeError), match="two devices|numpy|generator"):
+        MIXED[name](torch.ones(4, 4, device="cuda"), torch.ones(4, 4))
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_what_a_gpu_does_is_done(name: str) -> None:
+    with stand_in():
+        found = FINE[name](torch.ones(4, 4).cuda(), torch.ones(4, 4))
+        assert found.is_cuda and found.device.type == "cuda" and found.cpu().device.type == "cpu"
+
+
+def test_a_model_trains_there_as_here() -> None:
+    def step(device: str) -> torch.Tensor:
+        torch.manual_seed(0)
+        model, x = nn.Linear(3, 2).to(device), torch.randn(5, 3)
+        model(x.to(device)).square().sum().backward()
+        assert model.weight.grad is not None and model.weight.grad.device.type == device
+        return model.weight.grad.cpu()
+
+    here = step("cpu")
+    with stand_in():
+        assert torch.equal(step("cuda"), here)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("test", TRAINED)
+def test_it_trains_on_one_device(test: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-p", "tests.stand_in", "--no-header", "--tb=short", f"tests/{test}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:]
