@@ -35,6 +35,10 @@ class Batch:
     index: list[int]
     """Where each row stood in the input order."""
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same rows where a model can read them."""
+        return Batch(self.tokens_BT.to(device), self.answer_BT.to(device), self.index)
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -45,7 +49,7 @@ class Probe:
     """(N, T+1) held-out text blocks."""
 
     def score(self, model: Any) -> Scores:
-        """One value a unit for each speciality; `model` is any HF causal LM in evaluation mode."""
+        """One value a unit for each speciality; `model` is any HF causal LM in evaluation mode, wherever it is."""
         scores = {name: solved(model, batches) for name, batches in self.items.items()}
         return {**scores, "adaptive": half_depth_accuracy(model, self.text_NT)}
 
@@ -94,13 +98,13 @@ def solved(model: Any, batches: Sequence[Batch]) -> npt.NDArray[np.float64]:
     Causal attention makes right padding harmless; logits are computed at the completion's positions only.
     """
     result = np.zeros(sum(len(b.index) for b in batches))
-    for batch in batches:
+    for batch in (b.to(model.device) for b in batches):
         hidden_BTD = model.base_model(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
         wanted = batch.answer_BT[:, 1:]
         guess = model.get_output_embeddings()(hidden_BTD[:, :-1][wanted]).argmax(-1)
         right = torch.ones_like(wanted)
         right[wanted] = guess == batch.tokens_BT[:, 1:][wanted]
-        result[batch.index] = right.all(1).double().numpy()
+        result[batch.index] = right.all(1).double().cpu().numpy()
     return result
 
 
@@ -108,15 +112,15 @@ def solved(model: Any, batches: Sequence[Batch]) -> npt.NDArray[np.float64]:
 def answer_losses(model: Any, batches: Sequence[Batch]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """((n,) mean nats a token of each completion, (n,) what `solved` gives), in the items' own order."""
     nats_N, right_N = (np.zeros(sum(len(b.index) for b in batches)) for _ in range(2))
-    for batch in batches:
+    for batch in (b.to(model.device) for b in batches):
         hidden_BTD = model.base_model(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
         wanted_BT, target_BT = batch.answer_BT[:, 1:], batch.tokens_BT[:, 1:]
         logits_NV = model.get_output_embeddings()(hidden_BTD[:, :-1][wanted_BT]).float()
-        loss_BT, wrong_BT = torch.zeros(wanted_BT.shape), torch.zeros_like(wanted_BT)
+        loss_BT, wrong_BT = torch.zeros_like(wanted_BT, dtype=logits_NV.dtype), torch.zeros_like(wanted_BT)
         loss_BT[wanted_BT] = F.cross_entropy(logits_NV, target_BT[wanted_BT], reduction="none")
         wrong_BT[wanted_BT] = logits_NV.argmax(-1) != target_BT[wanted_BT]
-        nats_N[batch.index] = (loss_BT.sum(1) / wanted_BT.sum(1)).double().numpy()
-        right_N[batch.index] = (~wrong_BT.any(1)).double().numpy()
+        nats_N[batch.index] = (loss_BT.sum(1) / wanted_BT.sum(1)).double().cpu().numpy()
+        right_N[batch.index] = (~wrong_BT.any(1)).double().cpu().numpy()
     return nats_N, right_N
 
 
@@ -125,8 +129,8 @@ def half_depth_accuracy(model: Any, text_NT: torch.Tensor, batch: int = 16) -> n
     """(N,) share of next tokens that the exit at half depth gets right, per block."""
     depth = max(1, model.config.num_hidden_layers // 2)
     parts = []
-    for rows in torch.split(text_NT, batch):
+    for rows in torch.split(text_NT.to(model.device), batch):
         hidden_BTD = exit_hidden_states(model, rows[:, :-1], (depth,))[0]
         guess = model.get_output_embeddings()(hidden_BTD).argmax(-1)
         parts.append((guess == rows[:, 1:]).double().mean(1))
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).cpu().numpy()

@@ -1,4 +1,4 @@
-"""A stand-in for an accelerator: this machine's memory, of which some tensors count as a GPU's, so that mixing is found.
+"""A stand-in for a GPU: this machine's memory, some of whose tensors count as the GPU's, so that mixing is found.
 
     python -m pytest -p tests.stand_in tests/phases/test_bitnet_run.py::test_what_is_written
 

@@ -53,6 +53,8 @@ class _Rounded(nn.Module):
 class _Quantised(nn.Module):
     """Runs of weights of a row as centroids."""
 
+    importance_I: torch.Tensor | None
+
     def __init__(self, codec: VPTQ, codebook: Codebook, importance_I: torch.Tensor | None) -> None:
         super().__init__()
         self.codec, self.strength = codec, 1.0

@@ -1,4 +1,4 @@
-"""Held-out rows as a decoder reads them: from the first layer on, or, of a model whose one matrix was changed, from its.
+"""Held-out rows as a decoder reads them: from the first layer on, or from that of the one matrix that was changed.
 
     reading = Reading(parent_model, tokens_BT, counts_BT)
     reading.hidden(model)                                        # (N, D) last hidden states where tokens count
@@ -76,7 +76,8 @@ class Reading:
             calls.append(kwargs)
             entered.extend(args[:1] if len(calls) == 1 else ())
 
-        hooks = [layer.register_forward_pre_hook(see, with_kwargs=True) for layer in decoder_layers(model)] if keep else []
+        layers = decoder_layers(model) if keep else ()
+        hooks = [layer.register_forward_pre_hook(see, with_kwargs=True) for layer in layers]
         try:
             read = model.base_model(input_ids=part.tokens_BT.to(_device(model)), use_cache=False)
         finally:

@@ -200,7 +200,7 @@ class VPTQ:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(N, V) what codes stand for, (N, V) how much an error in each counts, (S,) the scales, in float16.
 
-        On the weight's device, as training asks for them at every step; whatever encodes does so on the CPU.
+        All where the weight is: training asks for them at every step.
         """
         columns_C, scale_S = self._layout(weight_OI, importance_I)
         return *self._vectors(weight_OI, importance_I, columns_C, scale_S), scale_S

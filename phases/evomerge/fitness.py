@@ -15,6 +15,7 @@ from phases.evomerge.build import build_model
 from phases.evomerge.genome import Genome
 from phases.evomerge.parents import ParentSet, load_parents
 from phases.probe import Probe, build_probe
+from phases.training.processes import device
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def score_job(job: Job) -> dict[str, float]:
     if job.setting.threads:
         torch.set_num_threads(job.setting.threads)
     parents = parents_of(job.setting.paths, job.setting.names, job.setting.digests)
-    model = build_model(Genome.model_validate_json(job.genome), parents)
+    model = build_model(Genome.model_validate_json(job.genome), parents).to(device())
     return {name: float(np.mean(values)) for name, values in probe_of(job.setting).score(model).items()}
 
 

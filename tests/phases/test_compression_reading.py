@@ -1,4 +1,4 @@
-"""Held-out rows read from a changed matrix's layer on: the bits of a whole reading, in whatever order layers are tried."""
+"""Held-out rows read from a changed matrix's layer on: the bits of a whole reading, whatever order layers have."""
 
 from collections.abc import Callable
 from typing import Any
