@@ -66,7 +66,9 @@ class _Quantised(nn.Module):
         """(O, I) what the model computes with."""
         x_NV, weight_NV, scale_S = self.codec.vectors(latent_OI, self.importance_I)
         centroids_KV = self._shared[0].centroids_KV
-        codes_N = nearest(x_NV, centroids_KV.detach(), weight_NV)
+        # In half precision, as autocast would have it, other centroids are the nearest than those that are stored.
+        with torch.autocast(latent_OI.device.type, enabled=False):
+            codes_N = nearest(x_NV, centroids_KV.detach(), weight_NV)
         found_OI = centroids_KV[codes_N].flatten()[: latent_OI.numel()].view_as(latent_OI) * scale_S.float()[:, None]
         served_OI = straight_through(latent_OI, found_OI, self.strength)
         # The latent's gradient is the identity's; the centroids' comes through what was gathered.

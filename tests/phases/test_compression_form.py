@@ -58,6 +58,16 @@ def test_it_computes_with_what_would_be_stored(mixed: tuple[LlamaForCausalLM, di
         torch.testing.assert_close(plain(TOKENS).logits, inside, rtol=0, atol=1e-5)
 
 
+def test_in_half_precision_the_codes_stay_the_same(mixed: tuple[LlamaForCausalLM, dict[str, Coding]]) -> None:
+    model, codecs = mixed
+    form_of(model, codecs)
+    modules = [model.get_submodule(name.removesuffix(".weight")) for name in codecs]
+    plain = [module.weight.detach() for module in modules]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = [module.weight.detach() for module in modules]
+    assert all(torch.equal(a, b) for a, b in zip(plain, half, strict=True))
+
+
 def test_gradients_reach_latent_weights_by_the_identity_and_centroids_by_those_they_serve(
     tiny_model: LlamaForCausalLM,
 ) -> None:
