@@ -41,7 +41,8 @@ def check_head(model: Any, where: str) -> None:
     Losses are computed straight from hidden states; a bias, a scale or a soft cap of the logits would be left out.
     """
     final_norm(model), decoder_layers(model)
-    head, tokens = model.get_output_embeddings(), torch.arange(4).unsqueeze(0)
+    head = model.get_output_embeddings()
+    tokens = torch.arange(4, device=model.get_input_embeddings().weight.device).unsqueeze(0)
     plain = isinstance(head, torch.nn.Linear) and head.bias is None
     # At the small logits of four tokens a cap would not show.
     plain = plain and not getattr(model.config, "final_logit_softcapping", None)

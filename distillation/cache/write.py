@@ -35,6 +35,7 @@ from phases.architecture import check_head
 from phases.checkpoint import Checkpoint
 from phases.errors import ConfigError, DataError
 from phases.storage import explain_os_errors, fsync_path, sha256_json
+from phases.training.processes import device
 
 BATCH = 8
 """Rows that the teacher reads at a time."""
@@ -59,9 +60,7 @@ def cache_teacher(teacher: Checkpoint, rows: RowFile, out: Path, config: CacheCo
         if found.card["key"] == _key(rows, config, teacher.digest, found.codec):
             shutil.rmtree(work, ignore_errors=True)  # of a run that was killed when all was done
             return found
-    model = teacher.model()
-    if torch.cuda.is_available():
-        model = model.cuda()
+    model = teacher.model().to(device())
     return write_cache(model, rows, out, config, work, teacher=teacher.digest, tokenizer=tokenizer)
 
 

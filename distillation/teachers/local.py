@@ -28,6 +28,7 @@ from distillation.training.rows import render_messages
 from phases.checkpoint import open_checkpoint
 from phases.decoding import Sampler, decode, encode, likeliest, stop_ids
 from phases.strict import StrictModel
+from phases.training.processes import device
 
 WINDOW = 4
 """Batches that are looked at together, so that prompts of similar length share one."""
@@ -78,8 +79,8 @@ class LocalTeacher:
 
     @cached_property
     def model(self) -> Any:
-        """The model. Raises CheckpointError when it cannot be opened."""
-        return self.checkpoint.model()
+        """The model, on the GPU if there is one. Raises CheckpointError when it cannot be opened."""
+        return self.checkpoint.model().to(device())
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -77,7 +77,8 @@ def test_draws_follow_the_models_distribution(teacher: LocalTeacher) -> None:
     asks = [ask("x", temperature=2.0, seed=seed, max_tokens=1) for seed in range(400)]
     text = render_messages(teacher.tokenizer, asks[0].messages)
     with torch.inference_mode():
-        logits_V = teacher.model(**teacher.tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, -1]
+        read = teacher.tokenizer(text, add_special_tokens=False, return_tensors="pt").to(teacher.model.device)
+        logits_V = teacher.model(**read).logits[0, -1]
     chance_V = (logits_V / 2.0).softmax(-1)
     token = int(chance_V.argmax())
     drawn = sum(a.text == teacher.tokenizer.decode([token], skip_special_tokens=True).strip() for a in

@@ -21,6 +21,8 @@ TRAINED = (
     "phases/test_baking_run.py::test_the_agent_is_plain_ternary_and_whole",
     "phases/test_adas_run.py::test_the_agent_is_whole",
     "phases/test_compression_run.py::test_each_codec_alone",
+    "distillation/test_cache_write.py",
+    "distillation/test_teachers_local.py",
     "distillation/test_training_strategies.py",
 )
 MIXED: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
