@@ -125,8 +125,9 @@ class Names(TorchFunctionMode):
                 goal = value
         if goal is not None and torch.device(goal).type == "meta":
             return func(*args, **kwargs)  # type: ignore[no-any-return]
-        cast: torch.Tensor = tensor if kind is None else func(tensor, kind, copy=kwargs.get("copy", False))
-        return cast if goal is None else self._moved(cast, torch.device(goal).type)
+        cast: torch.Tensor = tensor if kind is None else func(tensor, kind)
+        found = cast if goal is None else self._moved(cast, torch.device(goal).type)
+        return found.clone() if kwargs.get("copy") and found is tensor else found
 
     def _moved(self, tensor: torch.Tensor, goal: str) -> torch.Tensor:
         here = "cuda" if self.ledger.has(tensor) else "cpu"
