@@ -66,7 +66,7 @@ class Operations(TorchDispatchMode):
         """One operation."""
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.device.type != "meta"]
         there = [self.ledger.has(x) for x in tensors]
-        if any(there) and not all(there) and not self._allowed(func, tensors, there):
+        if any(there) and not all(there) and not self._allowed(func, args, tensors, there):
             sides = ", ".join(f"{tuple(x.shape)} {'cuda' if t else 'cpu'}" for x, t in zip(tensors, there, strict=True))
             raise RuntimeError(f"{func}: tensors on two devices: {sides}")
         result = func(*args, **(kwargs or {}))
@@ -76,12 +76,20 @@ class Operations(TorchDispatchMode):
                     self.ledger.mark(x)
         return result
 
-    def _allowed(self, func: Any, tensors: list[torch.Tensor], there: list[bool]) -> bool:
-        if func in COPIES or (func in INDEXED and there[0]):
+    def _allowed(self, func: Any, args: Any, tensors: list[torch.Tensor], there: list[bool]) -> bool:
+        if func in COPIES:
             return True
+        if func in INDEXED:
+            values = args[2] if len(args) > 2 else None
+            return there[0] and (values is None or values.dim() == 0 or self.ledger.has(values))
+        if func.name().split(".")[0].endswith("_") and "foreach" not in func.name() and not there[0]:
+            return False
         # Torch groups the tensors of a foreach operation by device below the level of these modes.
-        by_element = torch.Tag.pointwise in func.tags or "fill" in func.name() or "foreach" in func.name()
-        return by_element and all(t or x.dim() == 0 for x, t in zip(tensors, there, strict=True))
+        if "foreach" in func.name():
+            return all(t or x.dim() == 0 for x, t in zip(tensors, there, strict=True))
+        numbers = [x for x, t in zip(tensors, there, strict=True) if not t]
+        by_element = torch.Tag.pointwise in func.tags or "fill" in func.name()
+        return by_element and len(numbers) == 1 and numbers[0].dim() == 0
 
 
 class Names(TorchFunctionMode):
@@ -104,13 +112,16 @@ class Names(TorchFunctionMode):
             return self._moved(args[0], func.__name__)
         if func is torch.Tensor.to:
             return self._to(func, args, kwargs)
-        if kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cuda":
-            if kwargs.get("generator") is not None:
-                raise RuntimeError(f"{func.__name__}: a generator of the CPU for numbers on cuda:0")
-            made = func(*args, **{**kwargs, "device": "cpu"})
-            self.ledger.mark(made)
-            return made
-        return func(*args, **kwargs)
+        to_gpu = kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cuda"
+        marked = any(isinstance(x, torch.Tensor) and self.ledger.has(x) for x in args)
+        if kwargs.get("generator") is not None and (to_gpu or marked):
+            raise RuntimeError(f"{func.__name__}: a generator of the CPU for numbers on cuda:0")
+        if not to_gpu:
+            return func(*args, **kwargs)
+        made = func(*args, **{**kwargs, "device": "cpu"})
+        made = made.clone() if any(made is x for x in args) else made
+        self.ledger.mark(made)
+        return made
 
     def _to(self, func: Any, args: Any, kwargs: dict[str, Any]) -> torch.Tensor:
         """`Tensor.to` in its three forms: of a device, a type, or another tensor."""

@@ -61,7 +61,10 @@ def cache_teacher(teacher: Checkpoint, rows: RowFile, out: Path, config: CacheCo
             shutil.rmtree(work, ignore_errors=True)  # of a run that was killed when all was done
             return found
     model = teacher.model().to(device())
-    return write_cache(model, rows, out, config, work, teacher=teacher.digest, tokenizer=tokenizer)
+    cache = write_cache(model, rows, out, config, work, teacher=teacher.digest, tokenizer=tokenizer)
+    del model
+    torch.cuda.empty_cache()  # else it stays this process's, and students train in others
+    return cache
 
 
 def write_cache(

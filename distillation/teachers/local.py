@@ -53,6 +53,8 @@ class LocalTeacherConfig(StrictModel):
     """What an hour of this machine costs; empty: not known."""
     batch: int = Field(default=64, ge=1)
     """Prompts that are written for side by side."""
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto`: on the GPU if there is one; `cpu`: for a model that does not fit there."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ class LocalTeacher:
 
     @cached_property
     def model(self) -> Any:
-        """The model, on the GPU if there is one. Raises CheckpointError when it cannot be opened."""
-        return self.checkpoint.model().to(device())
+        """The model. Raises CheckpointError when it cannot be opened."""
+        return self.checkpoint.model().to(device() if self.config.device == "auto" else "cpu")
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -90,6 +92,7 @@ class LocalTeacher:
     def forget(self) -> None:
         """Give the model's memory back; a further question opens it again."""
         self.__dict__.pop("model", None)
+        torch.cuda.empty_cache()  # else it stays this process's
 
     def most_usd(self, ask: Ask) -> float | None:
         """As if it had the machine to itself, by tokens that were timed here; a batch shares the time."""

@@ -104,6 +104,7 @@ class Press:
                 continue
             if found[-1].rung.accepted:
                 break
+        self.model.cpu()
         if not found:
             assert too_small is not None
             raise too_small

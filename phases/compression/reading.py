@@ -73,8 +73,9 @@ class Reading:
         entered: list[torch.Tensor] = []
 
         def see(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            (hidden_BTD,) = args
             calls.append(kwargs)
-            entered.extend(args[:1] if len(calls) == 1 else ())
+            entered.extend([hidden_BTD] if len(calls) == 1 else [])
 
         layers = decoder_layers(model) if keep else ()
         hooks = [layer.register_forward_pre_hook(see, with_kwargs=True) for layer in layers]

@@ -198,10 +198,7 @@ class VPTQ:
     def vectors(
         self, weight_OI: torch.Tensor, importance_I: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, V) what codes stand for, (N, V) how much an error in each counts, (S,) the scales, in float16.
-
-        All where the weight is: training asks for them at every step.
-        """
+        """(N, V) what codes stand for, (N, V) what errors in it count, (S,) scales, float16; on the weight's device."""
         columns_C, scale_S = self._layout(weight_OI, importance_I)
         return *self._vectors(weight_OI, importance_I, columns_C, scale_S), scale_S
 

@@ -74,7 +74,7 @@ def around_one(importance_I: torch.Tensor | None, width: int) -> torch.Tensor:
     """(I,) float64 importances of mean one, or ones where none are given."""
     if importance_I is None or not importance_I.any():
         return torch.ones(width, dtype=torch.float64)
-    h = importance_I.detach().cpu().double()
+    h = importance_I.detach().double()
     return (h / h.max() / (h / h.max()).mean()).clamp(min=LEAST_IMPORTANCE)
 
 

@@ -52,7 +52,9 @@ def score_job(job: Job) -> dict[str, float]:
     if job.setting.threads:
         torch.set_num_threads(job.setting.threads)
     parents = parents_of(job.setting.paths, job.setting.names, job.setting.digests)
-    model = build_model(Genome.model_validate_json(job.genome), parents).to(device())
+    # Of several workers each would want a share of the GPU's memory for itself.
+    where = torch.device("cpu") if job.setting.threads else device()
+    model = build_model(Genome.model_validate_json(job.genome), parents).to(where)
     return {name: float(np.mean(values)) for name, values in probe_of(job.setting).score(model).items()}
 
 

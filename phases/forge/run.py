@@ -108,6 +108,8 @@ def _make_plain(
         metrics=metrics,
         span=span,
     )
+    # Rounded where it is read again: sums in another order round to other scales.
+    body.model.cpu()
     manifest = _manifest(PLAIN, parent, config, data, done.tokens, TRAIN_COST * done.tokens)
     body.save(work / PLAIN, manifest, {})
     shutil.rmtree(folder)

@@ -40,9 +40,9 @@ def group() -> Any:
 
 
 def device() -> torch.device:
-    """Where this process computes: its accelerator if there is one, else the CPU."""
+    """Where this process measures and asks: its CUDA device if it has one, else the CPU (others have no float64)."""
     where: torch.device = group().device
-    return where
+    return where if where.type == "cuda" else torch.device("cpu")
 
 
 def several() -> bool:

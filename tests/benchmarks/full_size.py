@@ -75,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.full_size")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--results", type=Path, help="also write PATH.json and PATH.md")
+    parser.add_argument("--note", default="", help="a sentence for the document, e.g. what else the machine did")
     parser.add_argument("--only", default=",".join(PHASES), help="phases, in the chain's order")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -92,9 +93,9 @@ def main() -> None:
         print(json.dumps(known[name]), flush=True)
     rows = [known[name] for name in PHASES if name in known]
     if arguments.results is not None:
-        made = {"device": "cpu", "cores": os.cpu_count(), "cut": STEPS, "phases": rows}
+        made = {"device": "cpu", "cores": os.cpu_count(), "note": arguments.note, "cut": STEPS, "phases": rows}
         arguments.results.with_suffix(".json").write_text(json.dumps(made, indent=1) + "\n")
-        arguments.results.with_suffix(".md").write_text(written(rows))
+        arguments.results.with_suffix(".md").write_text(written(rows, arguments.note))
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def stored(path: Path) -> dict[str, list[int]]:
     return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
 
 
-def written(rows: list[dict[str, Any]]) -> str:
+def written(rows: list[dict[str, Any]], note: str) -> str:
     """The document: what was run, what was cut, what each phase needed."""
     lines = [
         "# The full profile, a few steps on a CPU",
@@ -149,8 +150,7 @@ def written(rows: list[dict[str, Any]]) -> str:
         "prove shapes and memory. They prove nothing about quality: the models are as good as untrained, and their",
         "gates fail.",
         "",
-        "The machine was shared with other work, so seconds are upper bounds.",
-        "",
+        *([note, ""] if note else []),
         "| phase | seconds | peak memory, GiB | weights | tensors | largest | on disk, MB | gates passed |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]

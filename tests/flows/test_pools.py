@@ -41,6 +41,7 @@ def test_threads_are_the_serial_pool() -> None:
     assert with_pool("threads", lambda pool: pool is serial_pool)
 
 
+@pytest.mark.slow
 def test_processes_keep_the_order_and_are_others() -> None:
     results = with_pool("processes", squares(range(5)))
     assert [value for value, _ in results] == [0, 1, 4, 9, 16] * 2
@@ -52,6 +53,7 @@ def test_an_error_in_a_process_reaches_the_caller() -> None:
         with_pool("processes", squares([1, -3]))
 
 
+@pytest.mark.slow
 def test_an_error_does_not_wait_for_the_other_jobs() -> None:
     began = time.monotonic()
     with pytest.raises(ValueError, match="-3 is negative"):
@@ -70,6 +72,7 @@ def test_a_killed_process_is_one_line() -> None:
         with_pool("processes", lambda pool: pool(die, [1]))
 
 
+@pytest.mark.slow
 def test_processes_do_not_outlive_their_parent(tmp_path: Path) -> None:
     program = (
         "import os, signal\n"

@@ -11,7 +11,8 @@ from flows.forge_flow import forge
 from flows.parameters import ForgeConfig
 from phases import phase
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+# Nine runs: half a minute of two cores each on a busy machine.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 SAID = {f"{name}: running": name for name in CHAIN}
 
 

@@ -2,14 +2,25 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaForCausalLM
 
-from tests.stand_in import stand_in
+from distillation.teachers.local import LocalTeacher, LocalTeacherConfig
+from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
+from phases.compression import press
+from phases.compression.config import CompressionConfig
+from phases.dataset import Dataset
+from phases.evomerge import fitness
+from phases.evomerge.genome import single_parent
+from phases.training import processes
+from tests.stand_in import Accelerator, stand_in
 
 ROOT = Path(__file__).parents[2]
 TRAINED = (
@@ -32,6 +43,11 @@ MIXED: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
     "index there": lambda there, here: here[torch.zeros(2, dtype=torch.int64, device="cuda")],
     "number there": lambda there, here: here * there.sum(),
     "stacked numbers": lambda there, here: torch.stack([there.sum(), here.sum()]),
+    "values": lambda there, here: there.index_put((torch.zeros(4, dtype=torch.int64),), here),
+    "added to a number here": lambda there, here: torch.zeros(()).add_(there.sum()),
+    "two numbers here": lambda there, here: torch.addcmul(there, torch.tensor(1.0), torch.tensor(2.0)),
+    "noise": lambda there, here: there.normal_(generator=torch.Generator()),
+    "draws": lambda there, here: torch.multinomial(there, 1, generator=torch.Generator()),
     "numpy": lambda there, here: there.numpy(),
     "generator": lambda there, here: torch.rand(2, device=there.device, generator=torch.Generator()),
 }
@@ -42,7 +58,21 @@ FINE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "index here": lambda there, here: there[torch.zeros(2, dtype=torch.int64)],
     "filled": lambda there, here: there.masked_fill(there > 0, torch.tensor(1.0)),
     "copied": lambda there, here: there.copy_(here),
+    "taken over": lambda there, here: torch.as_tensor(here, device="cuda") + there,
+    "a number put": lambda there, here: there.index_put((torch.zeros(4, dtype=torch.int64),), torch.tensor(1.0)),
 }
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(processes, "group", Accelerator)
+    with stand_in():
+        yield
+
+
+@pytest.fixture
+def checkpoint(tiny_model: LlamaForCausalLM, tiny_data: Dataset, tmp_path: Path) -> Checkpoint:
+    return save_checkpoint(tmp_path / "model", tiny_model, tiny_data.tokenizer, Manifest("test"))
 
 
 @pytest.mark.parametrize("name", MIXED)
@@ -69,6 +99,45 @@ def test_a_model_trains_there_as_here() -> None:
     here = step("cpu")
     with stand_in():
         assert torch.equal(step("cuda"), here)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("threads", "there"), [(0, 1.0), (1, 0.0)], ids=["in this process", "in one of several"])
+def test_candidates_are_scored_there(
+    threads: int, there: float, tiny_model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitness, "parents_of", lambda *_: None)
+    monkeypatch.setattr(fitness, "build_model", lambda *_: tiny_model)
+    probe = SimpleNamespace(score=lambda model: {"there": [float(model.lm_head.weight.is_cuda)]})
+    monkeypatch.setattr(fitness, "probe_of", lambda _: probe)
+    setting = fitness.Setting((), (), (), "", "", "validation", 1, 1, threads)
+    assert fitness.score_job(fitness.Job(setting, single_parent(0, 1).key)) == {"there": there}
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("device", "there"), [("auto", "cuda"), ("cpu", "cpu")])
+def test_a_local_teacher_answers_there(device: Any, there: str, checkpoint: Checkpoint) -> None:
+    teacher = LocalTeacher(LocalTeacherConfig(checkpoint=checkpoint.path, licence="own", device=device))
+    assert teacher.model.device.type == there
+
+
+@pytest.mark.usefixtures("gpu")
+def test_options_of_compression_are_measured_there(
+    checkpoint: Checkpoint, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    class MeasuredError(Exception):
+        """Enough has been seen."""
+
+    def measure(model: Any, *_: Any) -> None:
+        seen.append(model.device.type)
+        raise MeasuredError
+
+    monkeypatch.setattr(press, "measure_options", measure)
+    with pytest.raises(MeasuredError):
+        press.Press(checkpoint, tiny_data, CompressionConfig(), tmp_path, lambda *_: None).staging()
+    assert seen == ["cuda"]
 
 
 @pytest.mark.slow
