@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -69,7 +70,9 @@ class _Quantised(nn.Module):
         # In half precision, as autocast would have it, other centroids are the nearest than those that are stored.
         with torch.autocast(latent_OI.device.type, enabled=False):
             codes_N = nearest(x_NV, centroids_KV.detach(), weight_NV)
-        found_OI = centroids_KV[codes_N].flatten()[: latent_OI.numel()].view_as(latent_OI) * scale_S.float()[:, None]
+        # Not by an index, whose gradient is added up by all threads at once, in an order that is never the same.
+        served_NV = F.embedding(codes_N, centroids_KV)
+        found_OI = served_NV.flatten()[: latent_OI.numel()].view_as(latent_OI) * scale_S.float()[:, None]
         served_OI = straight_through(latent_OI, found_OI, self.strength)
         # The latent's gradient is the identity's; the centroids' comes through what was gathered.
         return served_OI + self.strength * (found_OI - found_OI.detach())

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import LlamaForCausalLM
 
 from phases.bitnet.tensors import embedding_names, ternary_names
 from phases.compression.codec import Encoded
-from phases.compression.form import Form
+from phases.compression.form import Codebook, Form, _Quantised
 from phases.compression.hyper import Hyper
 from phases.compression.kmeans import nearest
 from phases.compression.seedlm import SeedLM
@@ -56,6 +57,21 @@ def test_it_computes_with_what_would_be_stored(mixed: tuple[LlamaForCausalLM, di
         torch.testing.assert_close(weights[name], p.detach(), rtol=2e-3, atol=2e-3)
     with torch.no_grad():
         torch.testing.assert_close(plain(TOKENS).logits, inside, rtol=0, atol=1e-5)
+
+
+def test_gradients_are_the_same_bits_with_several_threads() -> None:
+    torch.manual_seed(0)
+    wide = nn.Linear(128, 2048, bias=False)
+    book = VPTQ(vector=4, codebook_size=16)
+    form = _Quantised(book, Codebook(book.fit({"w": wide.weight.detach()})[0]), None)
+    found = []
+    torch.set_num_threads(4)
+    for _ in range(8):
+        centroids = form._shared[0].centroids_KV
+        centroids.grad = None
+        form(wide.weight).square().sum().backward()
+        found.append(centroids.grad.clone())
+    assert all(torch.equal(found[0], one) for one in found)
 
 
 def test_in_half_precision_the_codes_stay_the_same(mixed: tuple[LlamaForCausalLM, dict[str, Coding]]) -> None:
