@@ -23,6 +23,16 @@ def test_anchors_are_sorted_distinct_and_leave_tokens_ahead(count: int, ahead: i
     assert anchor_BP.min() == 0 and anchor_BP.max() == 10 - ahead
 
 
+def test_gradients_of_what_follows_are_the_same_bits_with_several_threads() -> None:
+    torch.manual_seed(0)
+    values, anchor_BP = torch.randn(8, 64, 64, requires_grad=True), torch.arange(50).expand(8, 50)
+    scale, found = torch.randn(8, 50, 8, 64), []
+    torch.set_num_threads(4)
+    for _ in range(8):
+        found += torch.autograd.grad((following(values, anchor_BP, 8) * scale).sum(), values)
+    assert all(torch.equal(found[0], one) for one in found)
+
+
 @pytest.mark.parametrize("count", [None, 7, 8, 100])
 def test_all_places_think_when_no_fewer_are_wanted(count: int | None) -> None:
     anchor_BP = sample_anchors(torch.zeros(2, 10), count, 4)
