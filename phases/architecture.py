@@ -42,7 +42,7 @@ def check_head(model: Any, where: str) -> None:
     """
     final_norm(model), decoder_layers(model)
     head = model.get_output_embeddings()
-    tokens = torch.arange(4, device=model.get_input_embeddings().weight.device).unsqueeze(0)
+    tokens = torch.arange(4, device=model.device).unsqueeze(0)
     plain = isinstance(head, torch.nn.Linear) and head.bias is None
     # At the small logits of four tokens a cap would not show.
     plain = plain and not getattr(model.config, "final_logit_softcapping", None)
@@ -66,6 +66,12 @@ def decoder_layers(model: Any) -> torch.nn.ModuleList:
     if len(stacks) != 1:
         raise CheckpointError(f"{type(model).__name__}: no stack of {count} layers; give a plain decoder")
     return stacks[0]
+
+
+def layer_output(output: Any) -> torch.Tensor:
+    """(B, T, D) hidden states that a decoder layer returned, alone or at the head of a tuple."""
+    hidden_BTD: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden_BTD
 
 
 def final_norm(model: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from phases.architecture import decoder_layers, final_norm
+from phases.architecture import decoder_layers, final_norm, layer_output
 
 
 def exit_hidden_states(model: Any, tokens_BT: torch.Tensor, depths: Sequence[int]) -> list[torch.Tensor]:
@@ -23,9 +23,7 @@ def exit_hidden_states(model: Any, tokens_BT: torch.Tensor, depths: Sequence[int
     caught: dict[int, torch.Tensor] = {}
     hooks = [
         layers[depth - 1].register_forward_hook(
-            lambda module, args, output, depth=depth: caught.__setitem__(
-                depth, output[0] if isinstance(output, tuple) else output
-            )
+            lambda module, args, output, depth=depth: caught.__setitem__(depth, layer_output(output))
         )
         for depth in set(depths)
     ]

@@ -14,7 +14,6 @@ makes below the level of these modes. The exponent of the forge phase is therefo
 
 import contextlib
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -82,11 +81,11 @@ class Operations(TorchDispatchMode):
         if func in INDEXED:
             values = args[2] if len(args) > 2 else None
             return there[0] and (values is None or values.dim() == 0 or self.ledger.has(values))
-        if func.name().split(".")[0].endswith("_") and "foreach" not in func.name() and not there[0]:
-            return False
         # Torch groups the tensors of a foreach operation by device below the level of these modes.
         if "foreach" in func.name():
             return all(t or x.dim() == 0 for x, t in zip(tensors, there, strict=True))
+        if func.name().split(".")[0].endswith("_") and not there[0]:
+            return False
         numbers = [x for x, t in zip(tensors, there, strict=True) if not t]
         by_element = torch.Tag.pointwise in func.tags or "fill" in func.name()
         return by_element and len(numbers) == 1 and numbers[0].dim() == 0
@@ -186,7 +185,7 @@ def stand_in() -> Iterator[None]:
         engine._engine_run_backward = torch.autograd._engine_run_backward = run  # type: ignore[attr-defined]
 
 
-class Accelerator(SimpleNamespace):
+class Accelerator:
     """What the training loop asks of accelerate, on the stand-in."""
 
     device, num_processes, process_index, is_main_process = THERE, 1, 0, True

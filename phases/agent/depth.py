@@ -23,7 +23,7 @@ import torch
 
 from phases.agent.design import Decoding
 from phases.agent.penalties import without_ngrams
-from phases.architecture import decoder_layers, final_norm
+from phases.architecture import decoder_layers, final_norm, layer_output
 from phases.quiet_star.decoder import ThinkingDecoder
 
 PLAUSIBLE = 0.1
@@ -144,7 +144,7 @@ def _watched(layer: Any, place: int, states: dict[int, torch.Tensor]) -> Any:
     """The layer, whose twin keeps what came out of it last."""
 
     def note(_: Any, __: Any, output: Any) -> None:
-        states[place] = (output[0] if isinstance(output, tuple) else output)[:, -1]
+        states[place] = layer_output(output)[:, -1]
 
     twin = _twin(layer)
     twin._forward_hooks = OrderedDict(layer._forward_hooks)

@@ -17,13 +17,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
 from phases.bitnet.estimator import RoundedInputs, straight_through
 from phases.compression.codec import Encoded
-from phases.compression.kmeans import nearest
+from phases.compression.kmeans import nearest, sum_of
 from phases.compression.stored import Coding, Stored, squeezed
 from phases.compression.ternary import Ternary
 from phases.compression.vptq import LARGEST, VPTQ
@@ -70,8 +69,7 @@ class _Quantised(nn.Module):
         # In half precision, as autocast would have it, other centroids are the nearest than those that are stored.
         with torch.autocast(latent_OI.device.type, enabled=False):
             codes_N = nearest(x_NV, centroids_KV.detach(), weight_NV)
-        # Not by an index, whose gradient is added up by all threads at once, in an order that is never the same.
-        served_NV = F.embedding(codes_N, centroids_KV)
+        served_NV = sum_of(centroids_KV[None], codes_N[None])
         found_OI = served_NV.flatten()[: latent_OI.numel()].view_as(latent_OI) * scale_S.float()[:, None]
         served_OI = straight_through(latent_OI, found_OI, self.strength)
         # The latent's gradient is the identity's; the centroids' comes through what was gathered.

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from phases.lookup import rows_at
+
 BLOCK = 1 << 18
 """Distances held at a time: what a CPU's cache holds."""
 GPU_BLOCKS = 64
@@ -170,9 +172,9 @@ def means_of_sum(
 
 def sum_of(codebook_RKV: torch.Tensor, codes_RN: torch.Tensor) -> torch.Tensor:
     """(N, V): what the codes stand for, added in their order. A gather, so differentiable in the codebook."""
-    total_NV = codebook_RKV[0][codes_RN[0]]
+    total_NV = rows_at(codebook_RKV[0], codes_RN[0])
     for book_KV, codes_N in zip(codebook_RKV[1:], codes_RN[1:], strict=True):
-        total_NV = total_NV + book_KV[codes_N]
+        total_NV = total_NV + rows_at(book_KV, codes_N)
     return total_NV
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from phases.architecture import decoder_layers, final_norm
+from phases.architecture import decoder_layers, final_norm, layer_output
 
 MICRO = 4
 """Rows that are read at a time."""
@@ -75,12 +75,12 @@ class Reading:
         def see(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             (hidden_BTD,) = args
             calls.append(kwargs)
-            entered.extend([hidden_BTD] if len(calls) == 1 else [])
+            entered.append(hidden_BTD)
 
         layers = decoder_layers(model) if keep else ()
         hooks = [layer.register_forward_pre_hook(see, with_kwargs=True) for layer in layers]
         try:
-            read = model.base_model(input_ids=part.tokens_BT.to(_device(model)), use_cache=False)
+            read = model.base_model(input_ids=part.tokens_BT.to(model.device), use_cache=False)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -90,9 +90,7 @@ class Reading:
 
 
 def _apply(layer: Any, hidden_BTD: torch.Tensor, call: dict[str, Any]) -> torch.Tensor:
-    output = layer(hidden_BTD, **call)
-    left: torch.Tensor = output[0] if isinstance(output, tuple) else output
-    return left
+    return layer_output(layer(hidden_BTD, **call))
 
 
 def _counting(hidden_BTD: torch.Tensor, part: _Part) -> torch.Tensor:
@@ -106,8 +104,3 @@ def _layer_of(model: Any, name: str) -> int | None:
         if any(own is param for own in layer.parameters()):
             return number
     return None
-
-
-def _device(model: Any) -> torch.device:
-    device: torch.device = model.get_output_embeddings().weight.device
-    return device

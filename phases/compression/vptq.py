@@ -208,7 +208,7 @@ class VPTQ:
         square_OI = weight_OI.detach().double().square()
         if float(square_OI.max()) > LARGEST**2:
             raise ValueError(f"a weight is larger than {LARGEST:.0f}, where float16 ends")
-        energy_I = square_OI.sum(0) * around_one(importance_I, square_OI.shape[1]).to(square_OI.device)
+        energy_I = square_OI.sum(0) * around_one(importance_I, weight_OI)
         order_I = energy_I.sort(descending=True, stable=True).indices
         columns_C = order_I[: self._outlier_count(len(order_I))].sort().values
         rest = square_OI[:, others(columns_C, square_OI.shape[1])]
@@ -223,7 +223,7 @@ class VPTQ:
         check_matrix(weight_OI, importance_I)
         kept = others(columns_C, weight_OI.shape[1])
         rest, scale_S1 = weight_OI.detach()[:, kept].double(), scale_S.double()[:, None]
-        h = around_one(importance_I, weight_OI.shape[1]).to(kept.device)[kept]
+        h = around_one(importance_I, weight_OI)[kept]
         scaled = torch.where(scale_S1 > 0, rest / scale_S1, 0)
         mean = (h * rest.square()).mean()
         counts = h * scale_S1.square() / mean if mean > 0 else torch.zeros_like(mean)

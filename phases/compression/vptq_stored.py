@@ -70,11 +70,11 @@ def others(columns_C: torch.Tensor, width: int) -> torch.Tensor:
     return kept.nonzero().flatten()
 
 
-def around_one(importance_I: torch.Tensor | None, width: int) -> torch.Tensor:
+def around_one(importance_I: torch.Tensor | None, weight_OI: torch.Tensor) -> torch.Tensor:
     """(I,) float64 importances of mean one, or ones where none are given."""
     if importance_I is None or not importance_I.any():
-        return torch.ones(width, dtype=torch.float64)
-    h = importance_I.detach().double()
+        return torch.ones(weight_OI.shape[1], dtype=torch.float64, device=weight_OI.device)
+    h = importance_I.detach().double().to(weight_OI.device)
     return (h / h.max() / (h / h.max()).mean()).clamp(min=LEAST_IMPORTANCE)
 
 

@@ -29,7 +29,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from phases.architecture import decoder_layers
+from phases.architecture import decoder_layers, layer_output
 from phases.errors import TrainingError
 
 Map = Callable[[torch.Tensor], torch.Tensor]
@@ -113,7 +113,7 @@ def _read(model: Any, tokens_BT: torch.Tensor, moved_BTD: torch.Tensor) -> list[
         return entered_BTD, *args[1:]
 
     def keep(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        states.append(output[0] if isinstance(output, tuple) else output)
+        states.append(layer_output(output))
 
     hooks = [layers[0].register_forward_pre_hook(enter), *(layer.register_forward_hook(keep) for layer in layers)]
     try:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from phases.architecture import decoder_layers
+from phases.architecture import decoder_layers, layer_output
 from phases.errors import ConfigError
 from phases.forge.config import SelfModel
 
@@ -129,7 +129,7 @@ def self_states(
         caught["source"] = args[0]
 
     def leaving(module: Any, args: tuple[Any, ...], output: Any) -> None:
-        caught["target"] = output[0] if isinstance(output, tuple) else output
+        caught["target"] = layer_output(output)
 
     hooks = [
         layers[head.depths[0]].register_forward_pre_hook(entering),

@@ -1,7 +1,8 @@
 """Which positions think, what comes after them, and which thoughts are reinforced (arXiv 2403.09629, section 4.4)."""
 
 import torch
-import torch.nn.functional as F
+
+from phases.lookup import rows_at
 
 
 def sample_anchors(weight_BT: torch.Tensor, count: int | None, ahead: int) -> torch.Tensor:
@@ -22,11 +23,7 @@ def following(values_BT: torch.Tensor, anchor_BP: torch.Tensor, ahead: int) -> t
     """(B, P, ahead, …) what stands at the anchor's place and at the `ahead − 1` places after it."""
     place = anchor_BP[..., None] + torch.arange(ahead, device=anchor_BP.device)
     row = torch.arange(len(values_BT), device=anchor_BP.device)[:, None, None]
-    if values_BT.ndim == 2:
-        return values_BT[row, place]
-    # Not by an index, whose gradient is added up by all threads at once, in an order that is never the same.
-    found: torch.Tensor = F.embedding(row * values_BT.shape[1] + place, values_BT.flatten(0, 1))
-    return found
+    return rows_at(values_BT.flatten(0, 1), row * values_BT.shape[1] + place)
 
 
 def reward(nll_BSPK: torch.Tensor, plain_BPK: torch.Tensor, weight_BPK: torch.Tensor) -> torch.Tensor:
