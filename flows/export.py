@@ -92,6 +92,8 @@ def _gguf(source: "Checkpoint", arguments: argparse.Namespace) -> Rows:
     from phases.packed.gguf_export import export_gguf
 
     parts = gguf_parts(source.path) if _compressed(source) else None
+    if parts is not None and not parts[0].ternary and arguments.type not in (None, "auto"):
+        raise InputError(f"{source.path}: no layer is ternary, so there is nothing of --type; leave it out")
     report = export_gguf(source, arguments.out, arguments.type or "auto", parts)
     return {**report.tensor_bytes, "metadata": report.metadata_bytes}
 

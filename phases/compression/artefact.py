@@ -142,8 +142,8 @@ def dequantise(path: Path | str, out: Path, manifest: Manifest | None = None) ->
 def gguf_parts(path: Path | str) -> tuple[TernaryFile, Any]:
     """What `phases.packed.gguf_export` asks of a ternary checkpoint: its lattices, and a model on them.
 
-    Ternary layers keep their codes and scales; embeddings, heads and layers of other codecs are float32 in the model.
-    Raises `CheckpointError` where no layer is ternary, or layers have groups of different sizes.
+    Ternary layers keep their codes and scales; embeddings, heads and layers of other codecs are float32 in the model,
+    and so is everything where no layer is ternary. Raises `CheckpointError` for groups of different sizes.
     """
     stored, contents = read_stored(path)
     model = float_model(path, stored.weights())
@@ -151,11 +151,13 @@ def gguf_parts(path: Path | str) -> tuple[TernaryFile, Any]:
     names = [name for name, codec in stored.codecs.items() if isinstance(codec, Ternary)]
     names = [name for name in names if model.get_parameter(name) not in ends]
     groups = {codec.group for name in names if isinstance(codec := stored.codecs[name], Ternary)}
-    if len(groups) != 1:
+    if len(groups) > 1:
         raise CheckpointError(
-            f"{path}: {len(names)} ternary layers with {len(groups)} sizes of groups, GGUF needs one; export it packed"
+            f"{path}: {len(names)} ternary layers with {len(groups)} sizes of groups, GGUF needs one; export it with "
+            "--dequantise"
         )
-    quantisation = Quantisation(group=groups.pop(), activations=contents.activations, embedding_bits=None)
+    group = groups.pop() if groups else None
+    quantisation = Quantisation(group=group, activations=contents.activations, embedding_bits=None)
     return TernaryFile(quantisation=quantisation, ternary=tuple(names), embeddings=()), model
 
 

@@ -14,6 +14,7 @@ from flows.parameters import load_config
 from phases.bitnet.tensors import ternary_names
 from phases.checkpoint import Checkpoint, Manifest, load_model, open_checkpoint, save_checkpoint
 from phases.compression.artefact import read_stored, write_artefact
+from phases.compression.seedlm import SeedLM
 from phases.compression.stored import Coding, Stored
 from phases.compression.ternary import Ternary
 from phases.compression.vptq import VPTQ
@@ -21,6 +22,18 @@ from phases.data.prepare import prepare_data
 
 BOOK = VPTQ(vector=4, codebook_size=32)
 EMBEDDING = "model.embed_tokens.weight"
+
+
+@pytest.fixture(scope="module")
+def seeded(agent: Checkpoint) -> Checkpoint:
+    """The same model, every matrix by SeedLM: nothing is ternary."""
+    source = open_checkpoint(agent.path.parent / "plain")
+    weights = source.tensors()
+    codec = SeedLM(register=6, block=8, refined=2)
+    encoded = {name: codec.encode(weight) for name, weight in weights.items() if weight.ndim == 2}
+    plain = {name: weight.half() for name, weight in weights.items() if weight.ndim == 1}
+    stored = Stored(dict.fromkeys(encoded, codec), encoded, {}, plain)
+    return write_artefact(source, stored, agent.path.parent / "seeded")
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +86,22 @@ def test_gguf_has_the_ternary_layers_as_they_are_and_the_others_in_full(
         found = tensors[theirs]
         assert np.array_equal(gguf.quants.dequantize(found.data, found.tensor_type), weights[ours].numpy())
     assert tensors["blk.1.ffn_up.weight"].tensor_type.name == "Q4_0" and tensors["token_embd.weight"].n_bytes > 0
+
+
+def test_gguf_of_an_agent_without_ternary_layers_has_every_weight_in_full(
+    seeded: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.gguf"
+    assert main(["export", str(seeded.path), "--format", "gguf", "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["by_kind"].keys() <= {"F16", "F32", "metadata"}
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(out).tensors}
+    weights = read_stored(seeded.path)[0].weights()
+    assert len(tensors) == len(weights)
+    for ours, theirs in ((EMBEDDING, "token_embd"), ("model.layers.1.mlp.up_proj.weight", "blk.1.ffn_up")):
+        found = tensors[f"{theirs}.weight"]
+        assert np.array_equal(gguf.quants.dequantize(found.data, found.tensor_type), weights[ours].numpy())
+    refused = ["export", str(seeded.path), "--format", "gguf", "--type", "q4_0", "--out", str(tmp_path / "o")]
+    assert main(refused) == 2 and "no layer is ternary" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
