@@ -67,8 +67,12 @@ class ReadRecords:
 
 def read_source(source: RecordSource, quarantine: Path) -> ReadRecords:
     """The records of all files of a source, in the order of their names; see `read_records`."""
-    parts = [_read_file(path, source) for path in resolve(source.paths)]
-    rejected = [row for part in parts for row in part.rejected]
+    rejected: list[Rejected] = []
+    try:
+        parts = [_read_file(path, source, rejected) for path in resolve(source.paths)]
+    except DataError as error:
+        _set_aside(rejected, quarantine)  # a file without a usable row is the one whose rows are to be looked at
+        raise DataError(f"{error}; rejected rows are in {quarantine}" if rejected else str(error)) from None
     _set_aside(rejected, quarantine)
     schemas = sorted({part.schema for part in parts})
     return ReadRecords([r for part in parts for r in part.records], rejected, ",".join(schemas))
@@ -78,7 +82,8 @@ def read_records(path: Path, quarantine: Path, source: RecordSource | None = Non
     """The records of one file, or of the files that a pattern names.
 
     Rejected rows are written to `quarantine`, which is removed when there are none. Raises `DataError` when a file is
-    missing, has no known columns (the message names those it has), or holds no usable record.
+    missing, has no known columns (the message names those it has), or holds no usable record; what was rejected until
+    then is written too, and the message says where.
     """
     settings = {} if source is None else source.model_dump(exclude={"paths"})
     return read_source(RecordSource(paths=(str(path),), **settings), quarantine)
@@ -87,11 +92,11 @@ def read_records(path: Path, quarantine: Path, source: RecordSource | None = Non
 def records_of(rows: Iterable[Mapping[str, Any]], name: str, source: RecordSource | None = None) -> ReadRecords:
     """The records of rows that came some other way, such as over an API; `name` is written where a file's would be."""
     source = source or RecordSource(paths=(name,))
-    return _collect(name, (Row(i, row) for i, row in enumerate(rows, start=1)), source)
+    return _collect(name, (Row(i, row) for i, row in enumerate(rows, start=1)), source, [])
 
 
-def _read_file(path: Path, source: RecordSource) -> ReadRecords:
-    read = _collect(path.name, stream_rows(path), source)
+def _read_file(path: Path, source: RecordSource, rejected: list[Rejected]) -> ReadRecords:
+    read = _collect(path.name, stream_rows(path), source, rejected)
     if not read.records:
         why = f"; {len(read.rejected)} rejected, first: {_first(read.rejected)}" if read.rejected else ": it is empty"
         raise DataError(f"{path}: no usable record{why}; mend the rows or give another file")
@@ -102,10 +107,10 @@ def _first(rejected: list[Rejected]) -> str:
     return f"line {rejected[0].line}: {rejected[0].reason}"
 
 
-def _collect(name: str, rows: Iterator[Row | Bad], source: RecordSource) -> ReadRecords:
-    """One schema a file: that of its first row whose columns are known."""
+def _collect(name: str, rows: Iterator[Row | Bad], source: RecordSource, rejected: list[Rejected]) -> ReadRecords:
+    """One schema a file: that of its first row whose columns are known. What is no record is added to `rejected`."""
     records: list[Record] = []
-    rejected: list[Rejected] = []
+    before = len(rejected)
     schema: Schema | None = None
     unknown: set[str] = set()
     for row in rows:
@@ -123,7 +128,7 @@ def _collect(name: str, rows: Iterator[Row | Bad], source: RecordSource) -> Read
             rejected.append(Rejected(name, row.line, str(error), _shown(row.values)))
     if schema is None and unknown:
         raise DataError(_no_schema(name, unknown, source.columns))
-    return ReadRecords(records, rejected, schema.name if schema else "none")
+    return ReadRecords(records, rejected[before:], schema.name if schema else "none")
 
 
 def _no_schema(name: str, found: set[str], columns: Columns) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,20 @@ def test_files_without_a_record(tmp_path: Path, name: str, content: bytes, messa
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("last", [b"{}\nx\n", b'{"text": "x"}\n', b'{"prompt": ""}\n'])
+def test_what_is_rejected_is_set_aside_before_a_file_without_a_record_is_refused(tmp_path: Path, last: bytes) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "good"}\nbroken\n')
+    (tmp_path / "b.jsonl").write_bytes(last)
+    quarantine = tmp_path / "out" / "q.jsonl"
+    with pytest.raises(DataError, match=f"b.jsonl: no .*; rejected rows are in {re.escape(str(quarantine))}$"):
+        read_source(RecordSource(paths=(str(tmp_path / "*.jsonl"),)), quarantine)
+    written = [json.loads(row) for row in quarantine.read_text().splitlines()]
+    assert [(w["file"], w["line"]) for w in written] == [
+        ("a.jsonl", 2),
+        *(("b.jsonl", i + 1) for i in range(last.count(b"\n"))),
+    ]
 
 
 def test_missing_files_and_own_columns_that_are_not_there(tmp_path: Path) -> None:
