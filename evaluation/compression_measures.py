@@ -1,13 +1,11 @@
 """What a compressed agent has kept of its parent: by task, by domain, and of text.
 
 domains = play_domains({"compression": agent, "parent": parent}, parent, data, config)
-kept = what_is_kept(ours, parents, units, domains, "compression")
+kept = what_is_kept(ours, parents, domains, "compression")
 kept.mean, kept.stderr
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,13 +13,15 @@ from evaluation.adas_measures import PARENT, Player
 from evaluation.config import EvaluationConfig
 from evaluation.judgement import Table
 from evaluation.measured import Measured
-from evaluation.metric import Metric, mean_metric
-from evaluation.retention import retained, retention_metrics, task_retention, task_table, text_retention
+from evaluation.metric import Metric, Values, mean_metric
+from evaluation.ratio import ratio
+from evaluation.retention import TASKS, retention_metrics, task_table
 from evaluation.specialities import Units
 from phases.adas.playing import Played
 from phases.adas.trials import LEFT_OUT, first, open_course
 from phases.agent.settings import SETTINGS
 from phases.checkpoint import Checkpoint
+from phases.compression.kept import Kept, Pair
 from phases.compression.report import CompressionReport
 from phases.compression.sizes import sizes
 from phases.compression.staging import Stage
@@ -30,32 +30,6 @@ from phases.dataset import Dataset
 NAME = "compression"
 Domains = Mapping[str, Played]
 """By player; empty for a model that is no agent."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Shares of the parent, each with its standard error."""
-
-    tasks: Mapping[str, tuple[float, float]]
-    domains: Mapping[str, tuple[float, float]]
-    text: tuple[float, float]
-    """The parent's bits per byte over ours."""
-
-    @property
-    def groups(self) -> dict[str, tuple[float, float]]:
-        """Mean of the tasks, mean of the domains, text: as far as there are any."""
-        found = {"tasks": _mean(self.tasks), "domains": _mean(self.domains), "text": self.text}
-        return {name: share for name, share in found.items() if share is not None}
-
-    @property
-    def mean(self) -> float:
-        """Over the groups, none of which counts more than 1: a gain in one does not pay for a loss in another."""
-        return float(np.mean([min(1.0, share) for share, _ in self.groups.values()]))
-
-    @property
-    def stderr(self) -> float:
-        """Of the mean: groups are of different items."""
-        return math.hypot(*(error for _, error in self.groups.values())) / len(self.groups)
 
 
 def play_domains(
@@ -73,35 +47,32 @@ def play_domains(
     return found
 
 
-def what_is_kept(ours: Measured, parent: Measured, units: Units, domains: Domains, name: str) -> Kept:
-    """Shares of the parent's; tasks and domains in which it has nothing right are left out."""
-    shares = {}
-    if domains:
-        for domain, values in domains[name].right.items():
-            share = retained(values, domains[PARENT].right[domain])
-            if share is not None:
-                shares[domain] = _exact(share)
-    tasks = {task: _exact(share) for task, share in task_retention(ours, parent).items()}
-    return Kept(tasks, shares, _exact(text_retention(ours, parent)))
+def what_is_kept(ours: Measured, parent: Measured, domains: Domains, name: str) -> Kept:
+    """Ours beside the parent's: right answers of tasks, conversations of domains, and nats of text."""
+    tasks = {task: _pair(ours.scores[task], parent.scores[task]) for task in TASKS}
+    played = domains[name].right if domains else {}
+    each = {domain: _pair(values, domains[PARENT].right[domain]) for domain, values in played.items()}
+    return Kept(tasks, each, _pair(parent.text.nats_N, ours.text.nats_N))
 
 
 def kept_metrics(
     kept: Kept, name: str, ours: Measured, parent: Measured, units: Units, domains: Domains
 ) -> list[Metric]:
-    """The mean, its groups, and each task and domain; n counts items, conversations and blocks of text."""
-    metrics = retention_metrics(name, ours, parent, units)
-    played = {domain: len(domains[name].right[domain]) for domain in kept.domains}
-    found = {f"{domain}_domain": (*share, played[domain]) for domain, share in kept.domains.items()}
-    if "domains" in kept.groups:
-        found["domains"] = (*kept.groups["domains"], sum(played.values()))
-    metrics += [_kept(name, f"{what}_retention", units.split, *values) for what, values in found.items()]
-    counts = {metric.name: metric.n for metric in metrics}
-    n = sum(counts[f"{name}/{group}_retention"] for group in kept.groups)
-    return [_kept(name, "retention", units.split, kept.mean, kept.stderr, n), *metrics]
+    """The mean and its groups, no share above 1; and each task and domain, as it is.
 
-
-def _kept(name: str, what: str, split: str, value: float, error: float, n: int) -> Metric:
-    return Metric(name=f"{name}/{what}", split=split, value=value, stderr=error, n=n, unit="of the parent")
+    n counts items, conversations and blocks of text.
+    """
+    counts = {group: sum(len(pair[0]) for pair in pairs.values()) for group, pairs in kept.pairs.items()}
+    means = {"retention": (kept.mean, kept.stderr, sum(counts.values()))}
+    means |= {f"{group}_retention": (*kept.groups[group], n) for group, n in counts.items() if group != "text"}
+    each = kept.pairs.get("domains", {})
+    means |= {f"{domain}_domain_retention": (*_share(pair), len(pair[0])) for domain, pair in each.items()}
+    metrics = [
+        Metric(name=f"{name}/{what}", split=units.split, value=value, stderr=error, n=n, unit="of the parent")
+        for what, (value, error, n) in means.items()
+    ]
+    known = {metric.name for metric in metrics}
+    return [*metrics, *(m for m in retention_metrics(name, ours, parent, units) if m.name not in known)]
 
 
 def domain_metrics(domains: Domains, split: str) -> list[Metric]:
@@ -146,9 +117,9 @@ def compression_tables(
     carried = [(c.codec, c.matrices, c.weights, c.bytes, 8 * c.bytes / c.weights) for c in found.carried]
     spent = sizes(agent.path)
     kinds = [(kind, getattr(spent, kind), getattr(spent, kind) / spent.total) for kind in spent.__dataclass_fields__]
-    groups = [(name, share, error) for name, (share, error) in kept.groups.items()]
-    groups += [(task, share, error) for task, (share, error) in kept.tasks.items()]
-    groups += [(f"{domain} (domain)", share, error) for domain, (share, error) in kept.domains.items()]
+    groups = [(f"{name}, each 1 at most", *share) for name, share in kept.groups.items()]
+    groups += [(name, *_share(pair)) for group in ("tasks", "text") for name, pair in kept.pairs.get(group, {}).items()]
+    groups += [(f"{name} (domain)", *_share(pair)) for name, pair in kept.pairs.get("domains", {}).items()]
     return {
         "ladder": Table(title="Ratios that were tried (validation split)", columns=columns, rows=tuple(ladder)),
         "codecs": Table(
@@ -177,14 +148,11 @@ def _verdict(stage: Stage) -> str:
     return "kept" if stage.kept else "did not help: rolled back"
 
 
-def _exact(share: tuple[float, float | None]) -> tuple[float, float]:
-    return share[0], share[1] or 0.0
+def _pair(ours: Values, theirs: Values) -> Pair:
+    return np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
 
 
-def _mean(shares: Mapping[str, tuple[float, float]]) -> tuple[float, float] | None:
-    if not shares:
-        return None
-    return (
-        float(np.mean([share for share, _ in shares.values()])),
-        math.hypot(*(error for _, error in shares.values())) / len(shares),
-    )
+def _share(pair: Pair) -> tuple[float, float]:
+    """Σ ours / Σ theirs, more than 1 where there is more, and its standard error."""
+    share, error = ratio(*pair)
+    return share, error or 0.0

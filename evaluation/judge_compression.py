@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from evaluation.adas_measures import PARENT
 from evaluation.compression_measures import (
     NAME,
-    Kept,
     compression_tables,
     domain_metrics,
     kept_metrics,
@@ -30,6 +29,7 @@ from evaluation.measured import Measured, measure, model_metrics
 from evaluation.metric import Control, Gate, Metric, finite_check, gate, paired_control
 from evaluation.specialities import NAMES, Units, held_out
 from phases.checkpoint import Checkpoint
+from phases.compression.kept import Kept
 from phases.compression.press import AGENT, CONTROL, UNTRAINED
 from phases.compression.report import CompressionReport, read_report
 from phases.dataset import Dataset
@@ -51,8 +51,8 @@ def judge(checkpoint: Checkpoint, parents: Sequence[Checkpoint], data: Dataset, 
     models = {PARENT: parent, UNTRAINED: siblings[UNTRAINED], CONTROL: siblings[CONTROL]}
     others = {name: measure(one.model(), one.tokenizer(), units, config) for name, one in models.items()}
     domains = play_domains({NAME: agent, PARENT: parent, UNTRAINED: siblings[UNTRAINED]}, parent, data, config)
-    kept = what_is_kept(ours, others[PARENT], units, domains, NAME)
-    untrained = what_is_kept(others[UNTRAINED], others[PARENT], units, domains, UNTRAINED)
+    kept = what_is_kept(ours, others[PARENT], domains, NAME)
+    untrained = what_is_kept(others[UNTRAINED], others[PARENT], domains, UNTRAINED)
     fresh, here = measure_latency(agent.path, TOKENS, REPEATS), decode_timed(agent.path, TOKENS, 1)
     whole, size = 4 * count_parameters(parent.path)[0], count_parameters(agent.path)[1]
     return Judgement(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.compression_measures import NAME, Kept, what_is_kept
+from evaluation.compression_measures import NAME, kept_metrics, what_is_kept
 from evaluation.config import EvaluationConfig
 from evaluation.judge_compression import _against_untrained, judge
 from evaluation.judgement import Judgement
@@ -72,22 +72,35 @@ def measured(right: list[float], nats: list[float]) -> Any:
     return SimpleNamespace(scores=scores, text=SimpleNamespace(nats_N=np.array(nats)))
 
 
+def played(right: dict[str, list[float]], parents: dict[str, list[float]]) -> Any:
+    pairs = ((NAME, right), ("parent", parents))
+    return {player: SimpleNamespace(right={n: np.array(v) for n, v in found.items()}) for player, found in pairs}
+
+
 def test_retention_is_the_mean_of_tasks_domains_and_text() -> None:
     ours, parent = measured([1, 0, 1, 0], [2.0, 2.0]), measured([1, 1, 1, 1], [1.0, 2.0])
-    domains = {
-        NAME: SimpleNamespace(right={"python": np.array([1.0, 0.5]), "nothing": np.zeros(2)}),
-        "parent": SimpleNamespace(right={"python": np.array([1.0, 1.0]), "nothing": np.zeros(2)}),
-    }
-    kept = what_is_kept(ours, parent, SimpleNamespace(), domains, NAME)  # type: ignore[arg-type]
-    assert set(kept.domains) == {"python"}  # the parent has nothing right in the other to keep
-    assert kept.groups["tasks"][0] == 0.5 and kept.groups["domains"][0] == 0.75 and kept.groups["text"][0] == 0.75
+    domains = played({"python": [1.0, 0.5], "nothing": [1.0, 1.0]}, {"python": [1.0, 1.0], "nothing": [0.0, 0.0]})
+    kept = what_is_kept(ours, parent, domains, NAME)
+    assert set(kept.pairs["domains"]) == {"python"}  # the parent has nothing right in the other to keep
+    assert {group: share for group, (share, _) in kept.groups.items()} == {"tasks": 0.5, "domains": 0.75, "text": 0.75}
     assert kept.mean == pytest.approx((0.5 + 0.75 + 0.75) / 3)
 
 
-def test_the_error_of_the_mean_is_that_of_independent_groups() -> None:
-    kept = Kept({"a": (0.9, 0.03), "b": (0.8, 0.04)}, {}, (1.0, 0.06))
-    assert kept.groups["tasks"] == pytest.approx((0.85, 0.025))
-    assert kept.stderr == pytest.approx(np.hypot(0.025, 0.06) / 2)
+def test_no_task_and_no_domain_pays_for_another() -> None:
+    """What was learnt in one (shares of 2 and 3) hides nothing of what was lost elsewhere."""
+    scores = {"reasoning": np.array([1.0, 1.0, 0.0, 0.0]), "memory": np.array([1.0, 0.0, 0.0, 0.0])}
+    parents = {"reasoning": np.array([1.0, 0.0, 0.0, 0.0]), "memory": np.array([1.0, 1.0, 0.0, 0.0])}
+    text = SimpleNamespace(nats_N=np.array([2.0, 2.0]))
+    ours, parent = (SimpleNamespace(scores=found, text=text) for found in (scores, parents))
+    domains = played({"python": [1.0, 1.0, 1.0], "facts": [0.0, 0.0]}, {"python": [1.0, 0.0, 0.0], "facts": [1.0, 1.0]})
+    kept = what_is_kept(ours, parent, domains, NAME)  # type: ignore[arg-type]
+    assert kept.groups["tasks"][0] == (1.0 + 0.5) / 2 and kept.groups["domains"][0] == (1.0 + 0.0) / 2
+    assert kept.mean == pytest.approx((0.75 + 0.5 + 1.0) / 3)
+    items = {"reasoning": [None] * 4, "memory": [None] * 4}
+    units = SimpleNamespace(split="test", items=items, text_NT=np.zeros((2, 3)))
+    shown = {m.name: m.value for m in kept_metrics(kept, NAME, ours, parent, units, domains)}  # type: ignore[arg-type]
+    assert shown[f"{NAME}/tasks_retention"] == 0.75 and shown[f"{NAME}/reasoning_retention"] == 2.0
+    assert shown[f"{NAME}/domains_retention"] == 0.5 and shown[f"{NAME}/python_domain_retention"] == 3.0
 
 
 def test_a_model_that_is_no_agent_has_no_domains(judgement: Judgement) -> None:
@@ -95,12 +108,15 @@ def test_a_model_that_is_no_agent_has_no_domains(judgement: Judgement) -> None:
 
 
 def test_training_has_to_help_only_where_something_was_lost() -> None:
-    lost, whole = Kept({}, {}, (0.6, 0.01)), Kept({}, {}, (1.0, 0.01))
-    better = _against_untrained(Kept({}, {}, (0.97, 0.01)), lost, 0.95, 2.0)
+    def retained(mean: float) -> Any:
+        return SimpleNamespace(mean=mean, stderr=0.01)
+
+    lost, whole = retained(0.6), retained(1.0)
+    better = _against_untrained(retained(0.97), lost, 0.95, 2.0)
     assert better.passed and better.comparison == ">" and better.name.startswith("better")
-    assert not _against_untrained(Kept({}, {}, (0.61, 0.01)), lost, 0.95, 2.0).passed
+    assert not _against_untrained(retained(0.61), lost, 0.95, 2.0).passed
     assert _against_untrained(whole, whole, 0.95, 2.0).passed
-    worse = _against_untrained(Kept({}, {}, (0.96, 0.01)), whole, 0.95, 2.0)
+    worse = _against_untrained(retained(0.96), whole, 0.95, 2.0)
     assert not worse.passed and worse.name.startswith("no worse")
 
 
