@@ -7,8 +7,8 @@
 2. *Exact duplicates* and questions with conflicting right answers.
 3. *Quality* comes before near-duplicates, so that of a cluster the first *good* record stays.
 4. *Near-duplicates* among questions; several completions of one question are no near-duplicates.
-5. *Decontamination* against the sealed texts, as they are and with placeholders, and a second look at what stays that
-   shares no search with the first.
+5. *Decontamination* against the sealed questions, as they are and with placeholders, and a second look at what stays
+   that shares no search with the first.
 6. *Balance* between groups.
 
 Records are put in an order of their own before (those with more known of them first, then by key), so the same records
@@ -23,7 +23,7 @@ from typing import Any
 
 from distillation.curation.balance import balance
 from distillation.curation.config import CurationConfig
-from distillation.curation.decontamination import decontaminate
+from distillation.curation.decontamination import Sealed, decontaminate
 from distillation.curation.exact import drop_duplicates
 from distillation.curation.leaks import check_no_leak
 from distillation.curation.near_duplicates import NearDuplicates, near_duplicates
@@ -43,11 +43,11 @@ class Curated:
     steps: list[Step]
 
 
-def curate(records: Sequence[Record], sealed: Sequence[str], config: CurationConfig, seed: int) -> Curated:
+def curate(records: Sequence[Record], sealed: Sequence[Sealed], config: CurationConfig, seed: int) -> Curated:
     """The records to train on. Raises `DataError` when none stay, `LeakageError` when the second look finds a leak."""
     kept, step = _redacted(records, config.redact)
     steps = [step]
-    sealed = list(dict.fromkeys([*sealed, *(redact(text, config.redact)[0] for text in sealed)]))
+    sealed = [(*wordings, *(redact(text, config.redact)[0] for text in wordings)) for wordings in sealed]
     kept = in_order(kept)
     kept, step = drop_duplicates(kept, keep_conflicts=config.keep_conflicts)
     steps.append(step)
@@ -56,11 +56,12 @@ def curate(records: Sequence[Record], sealed: Sequence[str], config: CurationCon
     if config.near_duplicates is not None:
         kept, step = _unlike(kept, config.near_duplicates, seed)
         steps.append(step)
-    kept, step = decontaminate(kept, sealed, config.decontamination)
+    among = kept
+    kept, step = decontaminate(among, sealed, config.decontamination)
     steps.append(step)
     kept, step = balance(kept, config.balance, seed)
     steps.append(step)
-    check_no_leak(kept, sealed, config.decontamination)
+    check_no_leak(kept, sealed, config.decontamination, among=among)
     if not kept:
         raise DataError(_nothing_left(steps))
     return Curated(sorted(kept, key=lambda record: record.key), steps)

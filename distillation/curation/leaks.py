@@ -1,23 +1,30 @@
 """The second look: does anything sealed stand in the data set? Strings and sets only, no hashes, nothing remembered.
 
-It knows nothing of what `decontamination.py` removed and shares no search with it; `curate` runs it over what would be
-written, and a night does not begin to train when it finds something.
+It knows nothing of what `decontamination.py` removed or excused and shares no search with it; `curate` runs it over
+what would be written, and a night does not begin to train when it finds something.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from distillation.curation.decontamination import Decontamination, trained_text, words
+from distillation.curation.decontamination import Decontamination, Sealed, words
 from distillation.record import Record
 from phases.data.leakage import SHORTEST
 from phases.errors import LeakageError
 
 
-def check_no_leak(records: Sequence[Record], sealed: Sequence[str], config: Decontamination) -> None:
-    """Raises `LeakageError` that names the first record with a sealed text, or with n of its words in a row."""
-    pieces, phrases, whole = _wanted(sealed, config)
-    lengths = {phrase.count(" ") + 1 for phrase in phrases}
-    found = [record for record in records if _leaks(record, pieces, phrases, lengths, whole, config.ngram)]
+def check_no_leak(
+    records: Sequence[Record], sealed: Sequence[Sealed], config: Decontamination, *, among: Sequence[Record]
+) -> None:
+    """Raises `LeakageError` that names the first record with a sealed text, or with n of its words in a row.
+
+    `among`: all records before decontamination, whose questions tell instructions from content.
+    """
+    content, shared, whole = _wanted(sealed, config)
+    if shared:
+        content |= shared - _wording(among, content, shared, whole, config.boilerplate)
+    sought = _Phrases(content)
+    found = [record for record in records if _leaks(record, sought, whole)]
     if found:
         start = " ".join(found[0].prompt.split())[:60]
         raise LeakageError(
@@ -26,27 +33,62 @@ def check_no_leak(records: Sequence[Record], sealed: Sequence[str], config: Deco
         )
 
 
-def _wanted(sealed: Sequence[str], config: Decontamination) -> tuple[set[str], set[str], set[str]]:
-    """Runs of n words, phrases of fewer, and all texts as a whole."""
-    counts: Counter[str] = Counter()
+def trained_text(record: Record) -> str:
+    """Everything that a student would read of a record; the system prompt, which all share, left out."""
+    asked = (m.content for m in record.messages if m.role != "system")
+    return "\n".join((*asked, record.rationale, record.completion))
+
+
+def _wanted(sealed: Sequence[Sealed], config: Decontamination) -> tuple[set[str], set[str], set[str]]:
+    """Phrases that are content, those that may be wording as so many questions share them, and all texts as a whole."""
+    questions: dict[str, set[str]] = {}
     phrases, whole = set(), set()
-    for text in {" ".join(words(s)) for s in sealed}:
-        found = text.split()
-        if len(found) >= config.ngram:
-            counts.update(set(_runs(found, config.ngram)))
-        elif len(found) >= SHORTEST:
-            phrases.add(text)
-        whole.add(text)
-    limit = config.boilerplate or len(sealed)
-    return {piece for piece, count in counts.items() if count <= limit}, phrases, whole - {""}
+    for wordings in sealed:
+        pieces = questions.setdefault(" ".join(words(wordings[0])), set())
+        for text in wordings:
+            found = words(text)
+            whole.add(" ".join(found))
+            if len(found) >= config.ngram:
+                pieces.update(" ".join(found[i : i + config.ngram]) for i in range(len(found) - config.ngram + 1))
+            elif len(found) >= SHORTEST:
+                phrases.add(" ".join(found))
+    counts = Counter(piece for pieces in questions.values() for piece in pieces)
+    limit = config.boilerplate or len(questions)
+    shared = {piece for piece, count in counts.items() if count > limit}
+    return phrases | (set(counts) - shared), shared, whole - {""}
 
 
-def _leaks(record: Record, pieces: set[str], phrases: set[str], lengths: set[int], whole: set[str], ngram: int) -> bool:
-    found = words(trained_text(record))
-    if any(run in pieces for run in _runs(found, ngram)) or " ".join(words(record.prompt)) in whole:
-        return True
-    return any(run in phrases for length in lengths for run in _runs(found, length))
+def _wording(among: Iterable[Record], content: set[str], shared: set[str], whole: set[str], limit: int) -> set[str]:
+    """The shared phrases that stand in more than `limit` different questions which do not leak by anything else."""
+    leaks, sought = _Phrases(content), _Phrases(shared)
+    asked: dict[str, set[str]] = {phrase: set() for phrase in shared}
+    for record in among:
+        held = [asked[phrase] for phrase in sought.within(words(trained_text(record)))]
+        if any(len(questions) <= limit for questions in held) and not _leaks(record, leaks, whole):
+            prompt = " ".join(words(record.prompt))
+            for questions in held:
+                questions.add(prompt)
+    return {phrase for phrase, questions in asked.items() if len(questions) > limit}
 
 
-def _runs(found: list[str], length: int) -> list[str]:
-    return [" ".join(found[i : i + length]) for i in range(len(found) - length + 1)]
+class _Phrases:
+    """Phrases to look for, by their first three words: most places of a text begin none."""
+
+    def __init__(self, phrases: set[str]) -> None:
+        self.phrases = phrases
+        self.lengths: dict[tuple[str, str, str], set[int]] = {}
+        for phrase in phrases:
+            found = phrase.split()
+            self.lengths.setdefault((found[0], found[1], found[2]), set()).add(len(found))
+
+    def within(self, found: list[str]) -> Iterator[str]:
+        """The phrases that stand in these words."""
+        for i, start in enumerate(zip(found, found[1:], found[2:], strict=False)):
+            for length in self.lengths.get(start, ()):
+                phrase = " ".join(found[i : i + length])
+                if phrase in self.phrases:
+                    yield phrase
+
+
+def _leaks(record: Record, sought: _Phrases, whole: set[str]) -> bool:
+    return any(sought.within(words(trained_text(record)))) or " ".join(words(record.prompt)) in whole

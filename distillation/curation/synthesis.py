@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from distillation.curation.decontamination import Decontamination, leaking_texts
+from distillation.curation.decontamination import Decontamination, Sealed, leaking_questions
 from distillation.curation.near_duplicates import NearDuplicates, near_duplicates
 from distillation.record import Message, Record, asked
 from distillation.records.normal import clean
@@ -74,7 +74,7 @@ def synthesise(
     records: Sequence[Record],
     teacher: Teacher,
     *,
-    sealed: Sequence[str] = (),
+    sealed: Sequence[Sealed] = (),
     seed: int = 0,
     config: Synthesis | None = None,
     alike: NearDuplicates | None = None,
@@ -135,13 +135,13 @@ def _reply(teacher: Teacher, ask: Ask) -> Answer | Failure:
 def _fresh(
     found: list[str],
     known: list[str],
-    sealed: Sequence[str],
+    sealed: Sequence[Sealed],
     alike: NearDuplicates,
     leaks: Decontamination,
     refused: Counter[str],
 ) -> list[str]:
     """The new questions that are like no earlier one and not sealed."""
-    leaking = set(leaking_texts(found, found, sealed, leaks)[0])
+    leaking = set(leaking_questions(found, known, sealed, leaks))
     refused["in the sealed evaluation"] += len(leaking)
     clear = [text for i, text in enumerate(found) if i not in leaking]
     keep = near_duplicates([*known, *clear], alike, seed=0).keep[len(known) :]

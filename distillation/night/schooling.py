@@ -14,6 +14,7 @@ from typing import Any
 
 from distillation.curation.config import CurationConfig
 from distillation.curation.curate import Curated, curate
+from distillation.curation.decontamination import Sealed
 from distillation.curation.step import Step
 from distillation.curation.synthesis import gaps, synthesise
 from distillation.curation.versions import version, write_version
@@ -72,7 +73,7 @@ class Schooling:
         """Gather and curate the questions. Raises `DataError` where nothing is left, or nothing is sealed."""
         captured = self.workshop.captured(self.data.retention_days)
         gathered = gather(self.data, out, self.workshop.project, captured)
-        questions = curate(gathered.train, sealed_texts(gathered), self.curation, self.seed)
+        questions = curate(gathered.train, sealed_questions(gathered), self.curation, self.seed)
         return Plan(gathered, questions, version(questions.records, self.curation))
 
     def answered(self, plan: Plan, faculty: Faculty, budget: Any, progress: Progress | None = None) -> Schooled:
@@ -83,7 +84,12 @@ class Schooling:
             asker = Remembered(faculty.first, store, budget, ledger)
             for gap in gaps(records, self.data.wanted):
                 made = synthesise(
-                    gap, records, asker, sealed=sealed_texts(plan.gathered), seed=self.seed, config=self.data.synthesis
+                    gap,
+                    records,
+                    asker,
+                    sealed=sealed_questions(plan.gathered),
+                    seed=self.seed,
+                    config=self.data.synthesis,
                 )
                 records += made.records
                 synthetic[gap.group] = len(made.records)
@@ -98,7 +104,7 @@ class Schooling:
                 progress=progress,
             )
             attempts = store.attempts()
-        curated = curate(filled.records, sealed_texts(plan.gathered), self.curation, self.seed)
+        curated = curate(filled.records, sealed_questions(plan.gathered), self.curation, self.seed)
         name = version(curated.records, self.curation, plan.version)
         folder = self.workshop.project / "versions" / name[:16]
         count = _token_counter(faculty)
@@ -115,12 +121,12 @@ def _token_counter(faculty: Faculty) -> Callable[[str], int] | None:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def sealed_texts(gathered: Gathered) -> Sequence[str]:
-    """What must not stand in training: sealed and validation questions, with their answers where those are long."""
-    return [text for record in (*gathered.sealed, *gathered.validation) for text in _texts(record)]
+def sealed_questions(gathered: Gathered) -> Sequence[Sealed]:
+    """What must not stand in training: sealed and validation questions, alone and with their answers."""
+    return [_wordings(record) for record in (*gathered.sealed, *gathered.validation)]
 
 
-def _texts(record: Record) -> list[str]:
+def _wordings(record: Record) -> Sealed:
     answer = record.completion or record.reference
     # A short answer is a word that any record may have; the question tells whether it is the same.
-    return [record.prompt, f"{record.prompt} {answer}"] if answer else [record.prompt]
+    return (record.prompt, f"{record.prompt} {answer}") if answer else (record.prompt,)

@@ -15,7 +15,7 @@ from distillation.record import Record, asked
 from phases.errors import DataError
 
 CONFIG = CurationConfig()
-SEALED = ["Who wrote the play about the prince of Denmark, and in which year was it first printed?"]
+SEALED = [("Who wrote the play about the prince of Denmark, and in which year was it first printed?",)]
 WORDS = [
     "ash",
     "birch",
@@ -43,7 +43,7 @@ def some(n: int = 40) -> list[Record]:
     near = asked(records[0].prompt.replace("?", " ?!"), completion="No.")
     mail = asked("Is jane@example.org a mail address?", completion="Yes.")
     refusal = asked("Say why, please", completion="I cannot help with that")
-    return [*records, records[1], near, mail, refusal, asked(SEALED[0], completion="Shakespeare, 1603.")]
+    return [*records, records[1], near, mail, refusal, asked(SEALED[0][0], completion="Shakespeare, 1603.")]
 
 
 def curated(records: list[Record] | None = None, seed: int = 0) -> Curated:
@@ -80,7 +80,7 @@ def test_the_order_of_the_input_does_not_matter(order: int) -> None:
 
 def test_a_sealed_question_is_known_by_its_placeholders_too() -> None:
     sealed = "Who owns jane@example.org now?"
-    kept = curate([asked(sealed), asked("Who owns the moon?")], [sealed], CONFIG, 0).records
+    kept = curate([asked(sealed), asked("Who owns the moon?")], [(sealed,)], CONFIG, 0).records
     assert [r.prompt for r in kept] == ["Who owns the moon?"]
 
 
@@ -109,7 +109,7 @@ def test_conflicts_go_unless_they_are_to_stay() -> None:
     ("records", "message"),
     [
         ([], "no records came in"),
-        ([asked(SEALED[0])], r"none of 1 records is left \(in the sealed evaluation: 1\)"),
+        ([asked(SEALED[0][0])], r"none of 1 records is left \(in the sealed evaluation: 1\)"),
     ],
 )
 def test_nothing_left_is_an_error_with_its_reasons(records: list[Record], message: str) -> None:

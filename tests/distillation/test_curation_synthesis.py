@@ -54,7 +54,7 @@ def test_new_questions_until_the_gap_is_filled() -> None:
         "1. May I return a gift?\n2. how do i cancel my order\n3. Is my secret question sealed?",
         "1. Do you ship abroad?\n2. May I pay later?",
     )
-    made = synthesise(Gap("shop", 2), KNOWN, teacher, sealed=["Is my secret question sealed?"])
+    made = synthesise(Gap("shop", 2), KNOWN, teacher, sealed=[("Is my secret question sealed?",)])
     assert [r.prompt for r in made.records] == ["May I return a gift?", "Do you ship abroad?"]
     assert {(r.group, r.source, r.completion, r.more["written_by"]) for r in made.records} == {
         ("shop", "synthetic", "", "scripted")
