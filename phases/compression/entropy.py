@@ -21,6 +21,7 @@ Shapes: N symbols, S the alphabet, L lanes, M = 2^n slots.
 """
 
 import zlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,11 +64,18 @@ def encode_symbols(symbols: torch.Tensor, size: int) -> torch.Tensor:
     return _sealed(b"".join(part.tobytes() for part in parts), len(symbol_N), size)
 
 
-def decode_symbols(stream: torch.Tensor, count: int, size: int) -> torch.Tensor:
-    """(`count`,) int64. Raises `ValueError` for a stream that is damaged, or of another count or alphabet."""
+def decode_symbols(
+    stream: torch.Tensor, count: int, size: int, dtype: type[np.signedinteger[Any]] = np.int64
+) -> torch.Tensor:
+    """(`count`,) integers of `dtype`, which has to hold `size` − 1.
+
+    A narrow one is for large tensors: symbols of 8 bytes are twice the weights that they stand for in float32.
+    Raises `ValueError` for a stream that is damaged, or of another count or alphabet.
+    """
+    assert size - 1 <= np.iinfo(dtype).max
     body, n = _opened(stream, count, size), _precision(size)
     if not count:
-        return torch.zeros(0, dtype=torch.int64)
+        return torch.from_numpy(np.zeros(0, dtype))
     f_S, used = _read_table(body[2:], size)
     lanes, begin = int(body[:2].view("<u2")[0]), 2 + used
     words = body[begin + 4 * lanes :]
@@ -75,7 +83,7 @@ def decode_symbols(stream: torch.Tensor, count: int, size: int) -> torch.Tensor:
         raise ValueError(f"{lanes} lanes and frequencies of {f_S.sum()} do not fit a stream of {len(body)} bytes")
     x_L = np.frombuffer(body[begin : begin + 4 * lanes].tobytes(), "<u4").astype(np.uint32)
     word_W = np.frombuffer(words.tobytes(), "<u2").astype(np.uint32)
-    symbol_M = np.repeat(np.arange(size, dtype=np.int64), f_S)
+    symbol_M = np.repeat(np.arange(size, dtype=dtype), f_S)
     within_M = np.arange(1 << n, dtype=np.uint32) - (np.cumsum(f_S) - f_S).astype(np.uint32)[symbol_M]
     found_N, x_L, used_words = read(count, x_L, word_W, (symbol_M, f_S.astype(np.uint32)[symbol_M], within_M), n)
     if used_words != len(word_W) or (x_L != LOWEST).any():

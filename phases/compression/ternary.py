@@ -16,6 +16,7 @@ Shapes: O outputs, I inputs, G groups a row.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from phases.bitnet.lattice import LARGEST_SCALE, SMALLEST_STEP, Lattice, groups_of
@@ -99,7 +100,7 @@ class Ternary:
         wrong = encoded.tensors.keys() ^ ({"codes"} | ({"scales"} if plain else hyper.keys()))
         if wrong or plain == bool(hyper):
             raise ValueError(f"{', '.join(sorted(wrong)) or 'scales'} missing or left over")
-        codes_OI = (decode_symbols(encoded.tensors["codes"], rows * width, 3) - 1).to(torch.int8).view(rows, width)
+        codes_OI = decode_symbols(encoded.tensors["codes"], rows * width, 3, np.int8).sub_(1).view(rows, width)
         if plain:
             scale_OG = encoded.tensors["scales"]
         else:

@@ -35,7 +35,7 @@ def bytes_2bit(count: int) -> int:
 def pack_trits(codes: torch.Tensor) -> torch.Tensor:
     """(⌈N/5⌉,) uint8 of N codes −1, 0, 1 of any shape."""
     digits = _digits(codes, TRITS)
-    return (digits * torch.tensor(_POWERS, device=codes.device)).sum(-1).to(torch.uint8)
+    return (digits * torch.tensor(_POWERS, dtype=torch.uint8, device=codes.device)).sum(-1, dtype=torch.uint8)
 
 
 def check_trits(packed: torch.Tensor, shape: tuple[int, ...]) -> None:
@@ -60,7 +60,7 @@ def unpack_trits(packed: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 def pack_2bit(codes: torch.Tensor) -> torch.Tensor:
     """(⌈N/4⌉,) uint8 of N codes −1, 0, 1 of any shape, 2 bits each."""
     digits = _digits(codes, QUARTERS)
-    return (digits << torch.tensor(_SHIFTS, device=codes.device)).sum(-1).to(torch.uint8)
+    return (digits << torch.tensor(_SHIFTS, dtype=torch.uint8, device=codes.device)).sum(-1, dtype=torch.uint8)
 
 
 def check_2bit(packed: torch.Tensor, shape: tuple[int, ...]) -> None:
@@ -126,10 +126,10 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def _digits(codes: torch.Tensor, per_byte: int) -> torch.Tensor:
-    """(bytes, per_byte) int32: the codes + 1, code 0 behind the end."""
+    """(bytes, per_byte) uint8, as wider ones are larger than the weights: the codes + 1, code 0 behind the end."""
     _check_range(codes, 1)
-    flat = codes.flatten().int()
-    return torch.nn.functional.pad(flat, (0, -len(flat) % per_byte)).view(-1, per_byte) + 1
+    flat = codes.flatten().to(torch.int8)
+    return (torch.nn.functional.pad(flat, (0, -len(flat) % per_byte)).view(-1, per_byte) + 1).to(torch.uint8)
 
 
 def _check_range(codes: torch.Tensor, largest: int) -> None:
