@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
+GIVEN = "given"
+"""In `Record.more`: the answer that a question came with, while a teacher is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Record:
     weight: float = 1.0
     """Its say in the loss."""
     more: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Columns that nothing here reads."""
+    """Columns that nothing here reads, and `GIVEN`."""
 
     @property
     def prompt(self) -> str:

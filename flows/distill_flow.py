@@ -85,9 +85,10 @@ def _taught(
     tracker: Tracker,
 ) -> State[Any]:
     project.move("distilling", f"night {opened.number}")
-    schooled = answers_task(night, plan, faculty)
-    champion = champion_before(project, opened.number)
-    made = train_task(night, plan, faculty, schooled, "" if champion is None else champion.path, tracker)
+    before = champion_before(project, opened.number)
+    champion = "" if before is None else before.path
+    schooled = answers_task(night, plan, faculty, champion)
+    made = train_task(night, plan, faculty, schooled, champion, tracker)
     project.move("validating", f"night {opened.number}")
     examined = exam_task(night, plan, faculty, schooled, made, project)
     report = report_task(config, project, night, plan, faculty, schooled, made, examined, tracker)
@@ -109,9 +110,9 @@ def data_task(night: Night, out: Path) -> Plan:
 
 
 @task(name="answers", task_run_name="answers", cache_policy=NO_CACHE, persist_result=False)
-def answers_task(night: Night, plan: Plan, faculty: Faculty) -> Schooled:
+def answers_task(night: Night, plan: Plan, faculty: Faculty, champion: str) -> Schooled:
     """Ask the teachers what is missing; curate what they said."""
-    return night.school(plan, faculty)
+    return night.school(plan, faculty, champion)
 
 
 @task(name="train", task_run_name="train", cache_policy=NO_CACHE, persist_result=False)
@@ -148,7 +149,7 @@ def report_task(
     report = night_report(config, started, night, plan, faculty, schooled, made, examined)
     folder = night.workshop.night
     write_report(folder, report)
-    pictures = night_pictures(made, examined, faculty)
+    pictures = night_pictures(schooled, examined, faculty)
     for name, figure in pictures.items():
         figure.savefig(folder / name, dpi=120)
     markdown = render_markdown(report)

@@ -18,7 +18,7 @@ from distillation.night.asking import AskConfig
 from distillation.night.data import DataConfig
 from distillation.night.sitting import ExamConfig
 from distillation.teachers.teacher_config import TeacherConfig
-from distillation.training.distil import DistilConfig
+from distillation.training.distil_config import DistilConfig
 from distillation.validation.gate import GateConfig
 from distillation.validation.readiness import ReadinessWeights
 from flows.parameters import NAME, Runner

@@ -14,6 +14,7 @@ from distillation.night.faculty import Faculty
 from distillation.night.judgement import judgement, verdict_table
 from distillation.night.schooling import Plan, Schooled
 from distillation.night.verdict_plots import agreement, learning_curve, quality_cost
+from distillation.training.data_size import DataSize
 from distillation.training.distil import Distilled
 from distillation.validation.readiness import Observed, Readiness, readiness
 from evaluation.judgement import Cell, Judgement, Table
@@ -41,7 +42,12 @@ def night_report(
 ) -> Report:
     """Everything that was measured; what was not says so."""
     found = judgement(
-        examined.exam, examined.verdicts, config.gate, examined.account.reduction, config.goal.cost_reduction
+        examined.exam,
+        examined.verdicts,
+        config.gate,
+        examined.account.reduction,
+        config.goal.cost_reduction,
+        made.figures["control_had"],
     )
     tables = {
         **found.tables,
@@ -49,11 +55,12 @@ def night_report(
         "readiness": readiness_table(ready(config, schooled, examined)),
         "curation": curation_table([*plan.questions.steps, *schooled.steps]),
         "answers": answers_table(schooled, faculty),
+        "data": data_table(schooled),
     }
     if faculty.ranking is not None:
         tables["teachers"] = ranking_table(faculty)
-    if made.curve is not None:
-        tables["learning_curve"] = curve_table(made)
+    if schooled.curve is not None:
+        tables["learning_curve"] = curve_table(schooled.curve)
     student = made.student
     passed = examined.verdicts.decision == "promote"
     entry = phase_report(
@@ -140,6 +147,25 @@ def curation_table(steps: Sequence[Step]) -> Table:
     )
 
 
+def data_table(schooled: Schooled) -> Table:
+    """The version that is learnt from: how much it is, how unlike its questions are, what it was made of."""
+    card, diversity = schooled.card, schooled.card["diversity"]
+    tokens = card["tokens"] or {}
+    rows: list[tuple[Cell, ...]] = [
+        ("version", card["version"][:16], "of its records, the recipe and the version before"),
+        ("version before", card["parent"][:16] or "none", ""),
+        ("records", card["records"], f"{card['answered']:,} answered"),
+        ("tokens of questions", tokens.get("prompt"), "" if tokens else "an endpoint's tokens are not known"),
+        ("tokens of answers", tokens.get("completion"), ""),
+        ("groups", diversity["groups"], f"{diversity['group_entropy_bits']:.2f} bits"),
+        *((f"distinct {name}", share, "share of all") for name, share in diversity["distinct"].items()),
+        ("nearest other question", diversity["nearest"], f"similarity, mean over {diversity['sample']:,}"),
+    ]
+    for step in schooled.steps:
+        rows += [(f"{step.name}: {name}", value, "") for name, value in step.figures.items()]
+    return Table(title="Data set", columns=("what", "value", "note"), rows=tuple(rows))
+
+
 def answers_table(schooled: Schooled, faculty: Faculty) -> Table:
     """Where the answers came from, what they cost, and by which licence they may be learnt from."""
     filled = schooled.filled
@@ -175,19 +201,18 @@ def _word(on_front: bool | None) -> str | None:
     return None if on_front is None else "yes" if on_front else "no"
 
 
-def curve_table(made: Distilled) -> Table:
+def curve_table(curve: DataSize) -> Table:
     """The learning curve."""
-    assert made.curve is not None
-    rows = tuple((p.records, p.loss, p.stderr, p.accuracy, p.fitted) for p in made.curve.points)
+    rows = tuple((p.records, p.loss, p.stderr, p.accuracy, p.fitted) for p in curve.points)
     columns = ("records", "held-out nats a token", "±", "right", "fitted")
-    return Table(title=f"Learning curve: {made.curve.reason}", columns=columns, rows=rows)
+    return Table(title=f"Learning curve: {curve.reason}", columns=columns, rows=rows)
 
 
-def night_pictures(made: Distilled, examined: Examined, faculty: Faculty) -> dict[str, Figure]:
+def night_pictures(schooled: Schooled, examined: Examined, faculty: Faculty) -> dict[str, Figure]:
     """File name to figure."""
     found = {"agreement.png": agreement(examined.verdicts)}
-    if made.curve is not None:
-        found["learning-curve.png"] = learning_curve(made.curve)
+    if schooled.curve is not None:
+        found["learning-curve.png"] = learning_curve(schooled.curve)
     if faculty.ranking is not None:
         found["quality-cost.png"] = quality_cost(faculty.ranking)
     return found | money_pictures(examined.account.assessment)

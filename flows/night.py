@@ -5,10 +5,9 @@ stores, rows, caches and training states in `night-0001/work`, checkpoints besid
 """
 
 import contextlib
-import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 
 from distillation.money.ledger import Kind
@@ -18,24 +17,26 @@ from distillation.night.conversations import conversation_criteria
 from distillation.night.faculty import Config, Faculty, open_faculty
 from distillation.night.judgement import decide
 from distillation.night.schooling import Plan, Schooled, Schooling
-from distillation.night.sitting import Exam, Examinee, sit
+from distillation.night.sitting import Exam, Examinee, ask_ahead, sit
 from distillation.night.workshop import ANSWERS, SEALED, TALKS, Workshop, fingerprint
 from distillation.project.project import Project
+from distillation.record import Record
 from distillation.teachers.local import LocalTeacher, LocalTeacherConfig
 from distillation.teachers.store import CaptureStore
+from distillation.training.data_curve import data_curve
 from distillation.training.distil import Distilled, distil
+from distillation.training.distil_config import DistilConfig
+from distillation.training.lessons import Lessons
 from distillation.training.strategy_config import Incremental, Logits
 from distillation.validation.gate import Verdicts, judge
 from distillation.validation.levels import Spending
-from evaluation.latency import Latency, count_parameters, measure_latency
-from evaluation.paired_latency import measure_beside
 from flows.console import say
 from flows.distill_parameters import ProjectConfig
+from flows.night_sizes import sizes_of, tokens_of
 from flows.pools import with_pool
 from phases.checkpoint import Checkpoint
 from phases.errors import ConfigError
 from phases.phase import MetricsCallback
-from phases.storage import write_json
 
 FREE = {"out", "runner", "budget", "money", "readiness", "promote", "plan", "template"}
 """Settings on which no student depends."""
@@ -78,6 +79,9 @@ class Night:
     def faculty(self, plan: Plan) -> Faculty:
         """The teachers, ranked where there are several."""
         opened = open_faculty(self.teachers(plan))
+        # What cannot be learnt is said before anybody is paid.
+        work = self.workshop.night
+        Lessons(opened.tutors, (), self.distilling(""), work, work, self.config.seed).check()
         with CaptureStore(self.workshop.project / ANSWERS) as store:
             return opened.ranked(
                 plan.gathered.validation,
@@ -88,10 +92,30 @@ class Night:
                 seed=self.config.seed,
             )
 
-    def school(self, plan: Plan, faculty: Faculty) -> Schooled:
-        """Answers for every question, as far as the budget goes."""
-        with self._timed("labelling"):
-            schooled = self.schooling.answered(plan, faculty, self.budget)
+    def distilling(self, champion: str) -> DistilConfig:
+        """With the champion's checkpoint where it is to be gone on from; empty: there is none yet."""
+        config, strategy = self.config.distil, self.config.distil.strategy
+        if not isinstance(strategy, Incremental) or strategy.champion:
+            return config
+        known = strategy.model_dump(include={"alpha", "trust", "cache"})
+        begun = strategy.model_copy(update={"champion": champion}) if champion else Logits(**known)
+        return config.model_copy(update={"strategy": begun})
+
+    def school(self, plan: Plan, faculty: Faculty, champion: str) -> Schooled:
+        """Answers, as far as the budget goes and as long as more of them help; and the teacher's to the test.
+
+        Raises an `InputError` where the test cannot be had: better now than after a student was trained.
+        """
+        schooled = self._answered(plan, faculty, champion)
+        with self._timed("evaluation"), CaptureStore(self.workshop.project / SEALED) as store:
+            ask_ahead(
+                self._teacher(faculty, store).answers,
+                plan.sealed,
+                self.config.exam,
+                learnt=schooled.records,
+                data=None if plan.gathered.run is None else plan.gathered.run.data,
+                seed=self.config.seed,
+            )
         filled = schooled.filled
         say(f"distill: {len(schooled.records):,} records, {filled.asked:,} asked, {filled.from_store:,} from the store")
         if filled.stopped:
@@ -104,39 +128,38 @@ class Night:
         self, plan: Plan, faculty: Faculty, schooled: Schooled, champion: str, metrics: MetricsCallback
     ) -> Distilled:
         """The student and its baseline."""
-        config, strategy = self.config.distil, self.config.distil.strategy
-        if isinstance(strategy, Incremental) and not strategy.champion:
-            known = strategy.model_dump(include={"alpha", "trust", "cache"})
-            strategy = strategy.model_copy(update={"champion": champion}) if champion else Logits(**known)
         run, tutors = plan.gathered.run, faculty.tutors
         faculty.forget()
+        self.budget.check_time("training")
         with self._timed("training"):
             learn = partial(
                 distil,
                 tutors,
                 schooled.records,
-                config.model_copy(update={"strategy": strategy}),
+                self.distilling(champion),
                 self.workshop.night,
                 self.workshop.night / "work",
                 seed=self.config.seed,
-                validation=plan.gathered.validation,
+                validation=schooled.validation,
                 data=None if run is None else run.data,
                 metrics=metrics,
+                over=self.budget.over,
             )
             return with_pool(self.config.runner, lambda pool: learn(pool=pool))
 
     def examine(self, plan: Plan, faculty: Faculty, schooled: Schooled, made: Distilled, spent: Spending) -> Examined:
         """Student, baseline and teacher on the sealed questions; the gate; the money."""
-        run, most, ledger = plan.gathered.run, self.config.exam.max_tokens, self.workshop.ledger
+        run, ledger = plan.gathered.run, self.workshop.ledger
+        self.budget.check_time("the examination")
         with self._timed("evaluation"):
             with CaptureStore(self.workshop.project / SEALED) as store:
-                ask = answers_of(faculty.first, store, most, budget=self.budget, ledger=ledger)
                 exam = sit(
                     self._examinee("student", made.student, store),
                     self._examinee("baseline", made.baseline, store),
-                    Examinee("teacher", ask, faculty.first if isinstance(faculty.first, LocalTeacher) else None),
+                    self._teacher(faculty, store),
                     plan.sealed,
                     self.config.exam,
+                    learnt=schooled.records,
                     data=None if run is None else run.data,
                     seed=self.config.seed,
                 )
@@ -151,7 +174,7 @@ class Night:
                 )
                 exam = replace(exam, criteria=(*exam.criteria, *spoken))
             here = [made.student] if faculty.checkpoint is None else [made.student, faculty.checkpoint]
-            student, teacher = [*self._sized(here), Sized(None, None, None)][:2]
+            student, teacher = [*sizes_of(here, self.workshop.night), Sized(None, None, None)][:2]
         book(ledger, self.config.money, self.seconds, self.workshop.number)
         account = take_account(
             self.config.money,
@@ -160,7 +183,7 @@ class Night:
             teacher=teacher,
             teacher_right=exam.right["teacher"],
             student_right=exam.right["student"],
-            tokens=self._tokens(exam, made.student),
+            tokens=tokens_of(exam, made.student),
             price=faculty.price,
             seed=self.config.seed,
         )
@@ -169,34 +192,43 @@ class Night:
         )
         return Examined(exam, verdicts, student, teacher, account)
 
+    def _answered(self, plan: Plan, faculty: Faculty, champion: str) -> Schooled:
+        """All questions, or ever more of them until the learning curve is flat."""
+        config, run = self.distilling(champion), plan.gathered.run
+        done: dict[float, Schooled] = {}
+
+        def answered(share: float) -> list[Record]:
+            with self._timed("labelling"):
+                done[share] = self.schooling.answered(plan, faculty, self.budget, share)
+            faculty.forget()
+            return done[share].records
+
+        if config.data_size is None:
+            answered(1.0)
+            return done[1.0]
+        checked = self.schooling.expected(plan, faculty, self.budget)
+        with self._timed("training"):
+            curve, share = data_curve(
+                faculty.tutors,
+                answered,
+                config,
+                config.data_size,
+                self.workshop.night / "work" / "curve",
+                seed=self.config.seed,
+                validation=checked,
+                data=None if run is None else run.data,
+            )
+        return replace(done[share], curve=curve)
+
+    def _teacher(self, faculty: Faculty, store: CaptureStore) -> Examinee:
+        """The one whose place the student is to take."""
+        most, ledger = self.config.exam.max_tokens, self.workshop.ledger
+        ask = answers_of(faculty.first, store, most, budget=self.budget, ledger=ledger)
+        return Examinee("teacher", ask, faculty.first if isinstance(faculty.first, LocalTeacher) else None)
+
     def _examinee(self, name: str, checkpoint: Checkpoint, store: CaptureStore) -> Examinee:
         model = LocalTeacher(LocalTeacherConfig(checkpoint=checkpoint.path, name=name, licence="own"))
         return Examinee(name, answers_of(model, store, self.config.exam.max_tokens), model)
-
-    def _sized(self, checkpoints: Sequence[Checkpoint]) -> list[Sized]:
-        """Of their smallest forms, student first. A teacher on this machine is measured beside it; once a night."""
-        shipped = [one.siblings.get("packed", one) for one in checkpoints]
-        path = self.workshop.night / "latency.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if any(one.digest not in known for one in shipped):
-            student, *teacher = (one.path for one in shipped)
-            measured = measure_beside(teacher[0], student)[::-1] if teacher else (measure_latency(student),)
-            known = {one.digest: asdict(latency) for one, latency in zip(shipped, measured, strict=True)}
-            write_json(path, known)
-        return [
-            Sized(Latency(**known[small.digest]), count_parameters(small.path)[1], count_parameters(one.path)[0])
-            for one, small in zip(checkpoints, shipped, strict=True)
-        ]
-
-    def _tokens(self, exam: Exam, student: Checkpoint) -> tuple[float, float] | None:
-        """Of a question and its answer on average, in the student's tokens."""
-        tokenizer = student.tokenizer()
-        texts = (
-            [record.prompt for record in exam.records],
-            [record.completion or record.reference for record in exam.records],
-        )
-        counts = [[len(ids) for ids in tokenizer(list(some))["input_ids"]] for some in texts]
-        return (sum(counts[0]) / len(counts[0]), sum(counts[1]) / len(counts[1])) if exam.records else None
 
     @contextlib.contextmanager
     def _timed(self, kind: Kind) -> Iterator[None]:

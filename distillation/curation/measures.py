@@ -1,8 +1,7 @@
-"""Figures of a data set: how varied it is, how many tokens it has, what asking for the rest would cost.
+"""Figures of a data set: how varied it is, and how many tokens it has.
 
 diversity(records, seed=0)
 tokens = count(records, tokenizer_length)
-tokens.usd(usd_per_prompt_token=…, usd_per_completion_token=…)
 """
 
 import hashlib
@@ -76,14 +75,6 @@ class Tokens:
     """Of the records that are answered."""
     records: int
     answered: int
-
-    def usd(self, usd_per_prompt_token: float, usd_per_completion_token: float) -> float | None:
-        """What a teacher's answers to all of it cost at these prices; the unanswered are taken to be as long as the
-        answered on average. None, not known, when none is answered."""
-        if not self.answered:
-            return None if self.records else 0.0
-        expected = self.completion * self.records / self.answered
-        return self.prompt * usd_per_prompt_token + expected * usd_per_completion_token
 
 
 def count(records: Sequence[Record], count_tokens: Callable[[str], int]) -> Tokens:

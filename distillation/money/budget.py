@@ -19,6 +19,7 @@ from decimal import Decimal
 from pydantic import Field
 
 from distillation.money.amount import exact
+from phases.errors import InputError
 from phases.strict import StrictModel
 
 
@@ -28,7 +29,7 @@ class BudgetConfig(StrictModel):
     usd: float | None = Field(default=None, ge=0)
     """Dollars for teachers and judges."""
     seconds: float | None = Field(default=None, ge=0)
-    """Wall-clock time."""
+    """Wall-clock time of an attempt: no question is asked, no trial of a search and no training begins after it."""
     teacher_calls: int | None = Field(default=None, ge=0)
     """Requests to teachers that the store could not answer."""
 
@@ -90,6 +91,19 @@ class Budget:
         if self.seconds is not None and (spent.seconds >= self.seconds or spent.seconds + seconds > self.seconds):
             return f"budget of {self.seconds:g} s: {spent.seconds:.0f} s are over, the next step needs {seconds:.0f} s"
         return self._dollars(usd, spent)
+
+    def over(self) -> str | None:
+        """Why there is no time left, in one line; None: there is."""
+        spent = self.spent.seconds
+        if self.seconds is None or spent < self.seconds:
+            return None
+        return f"budget of {self.seconds:g} s: {spent:.0f} s are over"
+
+    def check_time(self, step: str) -> None:
+        """Raises `InputError` where no time is left for `step`: the night ends, and can be taken up again."""
+        why = self.over()
+        if why is not None:
+            raise InputError(f"{why}, so the night ends before {step}; all is kept: raise budget.seconds, run it again")
 
     def spend(self, usd: float | Decimal | None, calls: int = 1) -> None:
         """Count a step that was taken. `usd` None: its price is not known."""

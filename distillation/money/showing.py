@@ -49,6 +49,12 @@ def sensitivity_table(assessment: Assessment) -> Table:
     return Table(title="What the saving depends on, USD a month", columns=columns, rows=rows)
 
 
+def hints_table(assessment: Assessment) -> Table:
+    """Cheaper ways to the teacher's own tokens, which a student has to be worth more than."""
+    rows = tuple((hint.kind, hint.text, hint.usd_now, hint.usd_then) for hint in assessment.hints)
+    return Table(title="The teacher's tokens for less", columns=("", "how", "USD a month", "then"), rows=rows)
+
+
 def before_after(teacher: Measures, student: Measures, assessment: Assessment) -> Table:
     """Cost of a request, latency, size and quality of teacher and student, and the student's share of the teacher's."""
     figures = assessment.figures

@@ -19,7 +19,7 @@ from distillation.money.hosting import Machine, hour_price
 from distillation.money.inputs import Measured, Speed
 from distillation.money.ledger import Kind, Ledger
 from distillation.money.money_config import Hosted, MoneyConfig, PerToken
-from distillation.money.showing import Measures, before_after, money_table, sensitivity_table
+from distillation.money.showing import Measures, before_after, hints_table, money_table, sensitivity_table
 from distillation.teachers.prices import Hint, Price, provider_hints
 from evaluation.judgement import Table
 from evaluation.latency import Latency
@@ -82,6 +82,8 @@ def take_account(
     found = assess(config, measured, invested(ledger, config), seed=seed, hints=_hints(config, measured, price))
     sides = _measures(teacher, teacher_right), _measures(student, student_right)
     tables = {"before_after": before_after(sides[0], sides[1], found), "money": money_table(found)}
+    if found.hints:
+        tables["hints"] = hints_table(found)
     if found.sensitivity:
         tables["sensitivity"] = sensitivity_table(found)
     return Account(found, _reduction(found, measured, teacher, student), tables)

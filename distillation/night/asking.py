@@ -14,16 +14,18 @@ from pydantic import Field
 
 from distillation.money.budget import Budget
 from distillation.money.ledger import Ledger
-from distillation.night.data import GIVEN
 from distillation.night.sitting import Answers
-from distillation.record import Record
+from distillation.record import GIVEN, Message, Record
 from distillation.teachers.collect import Collected, collect
 from distillation.teachers.store import CaptureStore
 from distillation.teachers.teacher import Ask, PricedTeacher
 from phases.errors import InputError
 from phases.strict import StrictModel
+from phases.tasks.item import MARK
 
 Progress = Callable[[int, int], None]
+STEPS_FIRST = f"\nShow the steps, then write {MARK.strip()} and the answer alone."
+"""As records with worked steps have them (`phases.tasks.item`)."""
 
 
 class AskConfig(StrictModel):
@@ -33,6 +35,8 @@ class AskConfig(StrictModel):
     """Of an answer; one that is cut off is not learnt from."""
     temperature: float = Field(0.0, ge=0)
     """0: the likeliest answer."""
+    steps: bool = False
+    """Ask for worked steps before the answer: what `rationale` transfers from a teacher that gives none by itself."""
     samples: int = Field(1, ge=1)
     """Answers that are drawn for a question that has a reference, of which the first right one is kept."""
 
@@ -84,7 +88,7 @@ def complete(
             if not left or told.stopped:
                 break
             seed = sample if config.temperature else 0
-            asks = [Ask(records[i].messages, config.max_tokens, config.temperature, seed=seed) for i in left]
+            asks = [Ask(_wording(records[i], config), config.max_tokens, config.temperature, seed=seed) for i in left]
             found = collect(teachers[identity], asks, store, budget=budget, ledger=ledger, progress=progress)
             told.add(found, failures=sample == 0)
             last = sample + 1 == config.samples
@@ -94,6 +98,12 @@ def complete(
                     filled[left[place]] = replace(record, completion=text, teacher=teachers[identity].name)
     filled = [_corrected(record, right) for record in filled]
     return told.result([record for record in filled if record.completion])
+
+
+def _wording(record: Record, config: AskConfig) -> tuple[Message, ...]:
+    """What a teacher is asked for a record."""
+    *before, last = record.messages
+    return (*before, replace(last, content=last.content + STEPS_FIRST)) if config.steps else record.messages
 
 
 def _corrected(record: Record, right: Callable[[Record, str], bool]) -> Record:

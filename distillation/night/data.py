@@ -14,7 +14,7 @@ from pydantic import Field
 
 from distillation.curation.synthesis import Synthesis
 from distillation.night.forged import ForgedRun, open_run
-from distillation.record import Record
+from distillation.record import GIVEN, Record
 from distillation.records.folder import read_folder
 from distillation.records.reading import ReadRecords, RecordSource, read_source
 from distillation.teachers.licences import check_licence
@@ -22,8 +22,6 @@ from phases.errors import ConfigError, DataError
 from phases.strict import StrictModel
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-GIVEN = "given"
-"""In `Record.more`: the answer that a question came with, while a teacher is asked."""
 Part = Literal["train", "validation", "test"]
 
 
@@ -68,7 +66,11 @@ class DataConfig(StrictModel):
     synthesis: Synthesis = Synthesis()
     """How those are asked for."""
     retention_days: int | None = Field(None, ge=1)
-    """Records of the inbox and captured calls are deleted after so many days; empty: kept."""
+    """Days after which every night deletes, each by its own date: records of the inbox, captured calls, and their copies:
+    answers of teachers and students (what is asked again is paid again), the records of data set versions (their cards
+    stay), the work folders of earlier nights, rows that were set aside. A copy counts from when it was made, so the
+    last one of a record goes within twice the period. A night that is taken up again counts from its first attempt and
+    keeps its own work. Students, reports, the ledger and your own files stay. Empty: everything is kept."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from distillation.teachers.teacher_config import judge_licence, open_teacher
 from distillation.training.strategies import Tutor
 from distillation.validation.grading import grade
 from phases.checkpoint import Checkpoint
-from phases.errors import ConfigError
+from phases.errors import ConfigError, DataError
 
 Config = LocalTeacherConfig | EndpointTeacherConfig
 
@@ -72,10 +72,15 @@ class Faculty:
         ledger: Ledger,
         seed: int,
     ) -> "Faculty":
-        """Ranked on questions with a right answer; one teacher alone needs no ranking."""
+        """Ranked on questions with a right answer (`DataError` without any); one teacher alone needs no ranking."""
         if len(self.teachers) < 2:
             return self
         graded = [record for record in questions if record.reference]
+        if not graded:
+            raise DataError(
+                "teachers: several are ranked on validation questions that have a right answer (reference), and none "
+                "has; give some, or name one teacher"
+            )
         asks = [Ask(record.messages, max_tokens) for record in graded]
         answers: dict[str, dict[int, Answer]] = {}
         for teacher in self.teachers:

@@ -17,7 +17,6 @@ from evaluation.judgement import Cell, Judgement, Table
 from evaluation.metric import Comparison, Control, Gate, Metric, Values, mean_metric, paired_control
 
 SPLIT = "test"
-BUDGET = "same initial student, rows, order, steps and rates; cross-entropy alone"
 ANSWERS, LIKELIHOOD, BESIDE = "answers", "likelihood", "baseline"
 
 
@@ -36,8 +35,10 @@ def decide(verdicts: Verdicts, reduction: float | None, wanted: float) -> Verdic
     return replace(verdicts, decision="roll back", reasons=(*verdicts.reasons, said))
 
 
-def judgement(exam: Exam, verdicts: Verdicts, config: GateConfig, reduction: float | None, wanted: float) -> Judgement:
-    """The night's entry in `report.json`."""
+def judgement(
+    exam: Exam, verdicts: Verdicts, config: GateConfig, reduction: float | None, wanted: float, budget: str
+) -> Judgement:
+    """The night's entry in `report.json`. `budget`: what the control had."""
     teacher = next(iter(exam.right))
     gates = [_gate(one, verdicts.alpha, config.claims_alpha) for one in verdicts.criteria]
     if verdicts.baseline is not None:
@@ -54,7 +55,7 @@ def judgement(exam: Exam, verdicts: Verdicts, config: GateConfig, reduction: flo
         gates.append(_plain("saves enough", "share of the cost of a request", ">=", wanted, reduction, held))
     return Judgement(
         metrics=tuple(_metrics(exam, teacher)),
-        controls=tuple(_controls(exam, teacher)),
+        controls=tuple(_controls(exam, teacher, budget)),
         gates=tuple(gates),
         tables={"verdicts": verdict_table(verdicts), "groups": group_table(exam, teacher, config)},
     )
@@ -108,14 +109,14 @@ def _metrics(exam: Exam, teacher: str) -> list[Metric]:
     ]
 
 
-def _controls(exam: Exam, teacher: str) -> list[Control]:
+def _controls(exam: Exam, teacher: str, budget: str) -> list[Control]:
     _, *rest = [name for name in exam.right if name != teacher]
     found = []
     for name in rest:
         for one in exam.criteria:
             if one.baseline is not None:
                 said = f"{one.name} (cost)" if one.costs else one.name
-                found.append(paired_control(name, said, one.student, one.baseline, BUDGET))
+                found.append(paired_control(name, said, one.student, one.baseline, budget))
     return found
 
 

@@ -18,13 +18,16 @@ from distillation.curation.decontamination import Sealed
 from distillation.curation.step import Step
 from distillation.curation.synthesis import gaps, synthesise
 from distillation.curation.versions import version, write_version
+from distillation.money.budget import Budget
 from distillation.night.asking import AskConfig, Filled, complete
 from distillation.night.data import DataConfig, Gathered, gather
 from distillation.night.faculty import Faculty, Remembered
 from distillation.night.workshop import ANSWERS, Workshop
 from distillation.record import Record
 from distillation.teachers.store import Attempts, CaptureStore
+from distillation.training.data_size import DataSize, subset
 from distillation.validation.grading import is_right
+from phases.errors import DataError
 
 Progress = Callable[[int, int], None]
 
@@ -57,6 +60,10 @@ class Schooled:
     """Requests that brought nothing, of all nights."""
     version: str
     card: dict[str, Any]
+    validation: list[Record]
+    """What settings are chosen by, each with something that is expected."""
+    curve: DataSize | None = None
+    """What more questions would bring; None: not drawn."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +83,15 @@ class Schooling:
         questions = curate(gathered.train, sealed_questions(gathered), self.curation, self.seed)
         return Plan(gathered, questions, version(questions.records, self.curation))
 
-    def answered(self, plan: Plan, faculty: Faculty, budget: Any, progress: Progress | None = None) -> Schooled:
-        """Fill gaps, ask, curate what came, write the version."""
-        ledger = self.workshop.ledger
+    def answered(
+        self, plan: Plan, faculty: Faculty, budget: Budget, share: float = 1.0, progress: Progress | None = None
+    ) -> Schooled:
+        """Fill gaps, ask, curate what came, write the version. `share`: of the questions; those of more hold those of
+        less.
+
+        Raises `DataError` where no validation question has anything that is expected.
+        """
+        ledger, validation = self.workshop.ledger, self.expected(plan, faculty, budget)
         with CaptureStore(self.workshop.project / ANSWERS) as store:
             records, synthetic = list(plan.questions.records), {}
             asker = Remembered(faculty.first, store, budget, ledger)
@@ -94,7 +107,7 @@ class Schooling:
                 records += made.records
                 synthetic[gap.group] = len(made.records)
             filled = complete(
-                records,
+                subset(records, share, self.seed),
                 faculty.teacher_of,
                 store,
                 self.ask,
@@ -109,7 +122,32 @@ class Schooling:
         folder = self.workshop.project / "versions" / name[:16]
         count = _token_counter(faculty)
         card = write_version(folder, curated, self.curation, parent=plan.version, seed=self.seed, count_tokens=count)
-        return Schooled(curated.records, curated.steps, filled, synthetic, attempts, name, card)
+        return Schooled(curated.records, curated.steps, filled, synthetic, attempts, name, card, validation)
+
+    def expected(self, plan: Plan, faculty: Faculty, budget: Budget) -> list[Record]:
+        """The validation questions; of those that came without any answer, the ones that the first teacher answers.
+
+        Raises `DataError` where none has an answer.
+        """
+        given = [record for record in plan.gathered.validation if record.completion or record.reference]
+        open_ = [record for record in plan.gathered.validation if not (record.completion or record.reference)]
+        with CaptureStore(self.workshop.project / ANSWERS) as store:
+            told = complete(
+                open_,
+                lambda _: faculty.first,
+                store,
+                self.ask,
+                right=is_right,
+                budget=budget,
+                ledger=self.workshop.ledger,
+            )
+        if not given and not told.records:
+            why = told.stopped or ", ".join(told.failed) or "there are none"
+            raise DataError(
+                f"no validation question has an answer ({why}), so no setting could be chosen; give records with one, "
+                "raise data.validation_share, or run the night again when a teacher answers"
+            )
+        return [*given, *told.records]
 
 
 def _token_counter(faculty: Faculty) -> Callable[[str], int] | None:

@@ -25,7 +25,7 @@ from distillation.validation.asking import continuations
 from distillation.validation.bias import BiasConfig, Contrast, bias_criteria, contrasts
 from distillation.validation.gate import Criterion
 from distillation.validation.grading import kind_of, values
-from distillation.validation.robustness import RobustnessConfig, edge_criteria, robustness_criteria
+from distillation.validation.robustness import RobustnessConfig, changed, edge_criteria, robustness_criteria
 from distillation.validation.safety import SafetyConfig, safety_criteria
 from evaluation.language import spread
 from evaluation.metric import Values
@@ -35,6 +35,8 @@ from phases.strict import StrictModel
 Answers = Callable[[Sequence[Record]], list[str]]
 """One answer a record, in order."""
 SEALED = "sealed questions"
+FILLER = 64
+"""Passages to choose from."""
 
 
 class ExamConfig(StrictModel):
@@ -92,10 +94,12 @@ def sit(
     sealed: Sequence[Record],
     config: ExamConfig,
     *,
+    learnt: Sequence[Record] = (),
     data: Dataset | None = None,
     seed: int = 0,
 ) -> Exam:
-    """Examine everybody on everything. Raises what asking them raises."""
+    """Examine everybody on everything. `learnt`: training records, whose questions stand before others where there is
+    no text. Raises what asking them raises."""
     everybody = (teacher, student, baseline)
     said = teacher.answers(sealed)
     records = [r if r.reference else replace(r, completion=text) for r, text in zip(sealed, said, strict=True)]
@@ -117,7 +121,7 @@ def sit(
     few = [records[i] for i in spread(len(records), config.probe_items)]
     if config.robustness is not None:
         criteria += edge_criteria(records, ours, theirs, config.robustness)
-        filler = _filler(data, seed)
+        filler = _filler(data, learnt, seed)
         criteria += robustness_criteria(few, student.answers, teacher.answers, config.robustness, filler)
     if config.safety is not None:
         ask = (_prompts(student.answers), _prompts(teacher.answers))
@@ -134,14 +138,35 @@ def sit(
     return Exam(tuple(criteria), tuple(records), right, likely, bits, blocks, paired)
 
 
+def ask_ahead(
+    answers: Answers,
+    sealed: Sequence[Record],
+    config: ExamConfig,
+    *,
+    learnt: Sequence[Record] = (),
+    data: Dataset | None = None,
+    seed: int = 0,
+) -> None:
+    """Ask the teacher all that `sit` will: a store keeps the answers. Raises what asking raises."""
+    said = answers(sealed)
+    records = [r if r.reference else replace(r, completion=text) for r, text in zip(sealed, said, strict=True)]
+    few = [records[i] for i in spread(len(records), config.probe_items)]
+    if config.robustness is not None:
+        for new in changed(few, config.robustness, _filler(data, learnt, seed)).values():
+            answers(new)
+    if config.safety is not None:
+        ask = _prompts(answers)
+        safety_criteria(ask, ask, config.safety, prompts=[record.prompt for record in few])
+
+
 def _prompts(answers: Answers) -> Callable[[Sequence[str]], list[str]]:
     return lambda prompts: answers([asked(prompt) for prompt in prompts])
 
 
-def _filler(data: Dataset | None, seed: int) -> list[str]:
-    """Passages of training text that stand before a question; none without a run's data."""
+def _filler(data: Dataset | None, learnt: Sequence[Record], seed: int) -> list[str]:
+    """Passages of training text that stand before a question; without a run's data, other questions."""
     if data is None:
-        return []
+        return [learnt[i].prompt for i in spread(len(learnt), FILLER)]
     blocks: Any = data.blocks("train", "text")
-    chosen = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))[:64]
+    chosen = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))[:FILLER]
     return [str(data.tokenizer.decode(blocks[int(i)].tolist(), skip_special_tokens=True)) for i in chosen]

@@ -6,7 +6,8 @@
 A short training on 12.5, 25, 50 and 100 % of the records gives held-out losses L(n), and L(n) = a + b · n^(−c) with
 a ≥ 0, b ≥ 0 and 0.05 ≤ c ≤ 2 is fitted (Hestness et al., arXiv 1712.00409). The gain from doubling the data is
 L(N) − L(2N). Its interval comes from resampling the held-out records, the same for all points (a paired bootstrap),
-with a fit each: it covers which questions are asked, not the luck of one training. Every point costs a short training.
+with a fit each: it covers which questions are asked, not the luck of one training. Every point costs a short training;
+where the curve is flat before all questions are answered, the others are never paid for.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,13 +25,15 @@ from phases.strict import StrictModel
 EXPONENTS = np.linspace(0.05, 2.0, 79)
 """Of the power law: tried one by one, for what is left is linear."""
 Values = npt.NDArray[np.float64]
+LEAST_POINTS = 3
+"""Sizes that a curve takes: two lie on every one."""
 
 
 class DataSizeConfig(StrictModel):
     """Whether more data would help."""
 
     shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
-    """Nested subsets of the training records."""
+    """Nested subsets of the training questions; each is answered when its turn comes."""
     steps: int = Field(100, ge=1)
     """Of each subset's training: all alike, so that only the data differ."""
     least_gain: float = Field(0.01, ge=0)
@@ -133,7 +136,7 @@ def data_size(
 
     Raises `DataError` with fewer than three different sizes: two points lie on every curve.
     """
-    if len(set(sizes_P)) < 3 or len(sizes_P) != len(nats_PN):
+    if len(set(sizes_P)) < LEAST_POINTS or len(sizes_P) != len(nats_PN):
         raise DataError(
             f"data_size: {len(set(sizes_P))} different sizes of subsets, and a curve needs three: give more records or "
             "shares"
@@ -160,19 +163,29 @@ def data_size(
 
 
 def learning_curve(
-    records: Sequence[Record],
     config: DataSizeConfig,
     seed: int,
+    answered: Callable[[float], Sequence[Record]],
     train_on: Callable[[Sequence[Record], float], tuple[Values, Values]],
-) -> DataSize:
-    """Train on every subset: `train_on(records, share)` gives the held-out records' nats, and which are right."""
+) -> tuple[DataSize, float]:
+    """Train on ever larger subsets until the curve is flat; (the curve, the share that is enough).
+
+    `answered(share)` gives the records of a share, which may have to be asked for; `train_on(records, share)` the
+    held-out records' nats after training on them, and which are right. Flat is what is shown to be: the upper end of
+    the interval of what twice as much would bring is below `least_gain`. Noise alone stops nothing.
+    """
     if sorted(set(config.shares)) != list(config.shares) or not config.shares[0] > 0 or config.shares[-1] > 1:
         raise ConfigError(f"data_size.shares={config.shares}: give ascending shares above 0 and at most 1")
     sizes, nats, right = [], [], []
     for share in config.shares:
-        chosen = subset(records, share, seed)
+        chosen = answered(share)
         found = train_on(chosen, share)
         sizes.append(len(chosen))
         nats.append(found[0])
         right.append(found[1])
-    return data_size(sizes, np.stack(nats), np.stack(right), config, seed)
+        if len(set(sizes)) < LEAST_POINTS and share < config.shares[-1]:
+            continue
+        curve = data_size(sizes, np.stack(nats), np.stack(right), config, seed)
+        if curve.high < config.least_gain:
+            break
+    return curve, share

@@ -123,19 +123,28 @@ def _wordings(index: int, record: Record, tokenizer: Any, rationale: Rationale, 
     if not record.completion:
         raise DataError(f"{record.source or f'record {index}'}: no completion; ask a teacher, or leave it out")
     lead, end = "" if tokenizer.chat_template else " ", tokenizer.eos_token
-    prompt, steps = render_messages(tokenizer, record.messages), record.rationale if rationale != "off" else ""
+    prompt = render_messages(tokenizer, record.messages)
+    steps, completion = _taken_apart(record) if rationale != "off" else ("", record.completion)
     if not steps:
         return [_Wording(index, prompt, ((f"{lead}{record.completion}{end}", record.weight),))]
     answer, of_steps = record.weight / (1 + share), record.weight * share / (1 + share)
     if rationale == "before":
         # Cut before the space, so that tokens are those of the whole.
-        return [_Wording(index, prompt, ((lead + steps, of_steps), (f" {MARK}{record.completion}{end}", answer)))]
+        return [_Wording(index, prompt, ((lead + steps, of_steps), (f" {MARK}{completion}{end}", answer)))]
     last = record.messages[-1]
     asked = render_messages(tokenizer, [*record.messages[:-1], Message(last.role, last.content + SHOW_STEPS)])
     return [
-        _Wording(index, prompt, ((f"{lead}{record.completion}{end}", answer),)),
+        _Wording(index, prompt, ((f"{lead}{completion}{end}", answer),)),
         _Wording(index, asked, ((f"{lead}{steps}{end}", of_steps),)),
     ]
+
+
+def _taken_apart(record: Record) -> tuple[str, str]:
+    """(worked steps, answer alone): from the record's rationale, or from a completion of both, as GSM8K has them."""
+    before, mark, answer = (part.strip() for part in record.completion.rpartition(MARK.strip()))
+    if not mark or not answer or "\n" in answer:  # a heading in a longer text is no answer
+        return record.rationale, record.completion
+    return record.rationale or before, answer
 
 
 def _encode(wordings: Sequence[_Wording], tokenizer: Any) -> list[_Example]:

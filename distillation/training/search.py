@@ -23,6 +23,7 @@ from distillation.training.learner import open_learner
 from distillation.training.search_space import RUNGS, Parameters, SearchConfig, Space, apply
 from distillation.training.strategies import Lesson
 from distillation.training.strategy_config import Strategy
+from distillation.training.time_limit import Over, never
 from distillation.training.train import fit, training_key
 from phases.checkpoint import Checkpoint
 from phases.phase import MetricsCallback, ignore_metrics
@@ -76,15 +77,19 @@ def search(
     *,
     seed: int,
     metrics: MetricsCallback = ignore_metrics,
+    over: Over = never,
 ) -> Found:
-    """Search, or go on searching in `folder`, and take the best of the trials that were not pruned."""
+    """Search, or go on searching in `folder`, and take the best of the trials that were not pruned.
+
+    The config as it was given is always tried; no other trial begins once `over` says so.
+    """
     given = training_key(start, lesson_of(strategy), training, seed)
     folder /= sha256_json([given, config.model_dump(mode="json", exclude={"trials", "seconds"})])[:16]
     folder.mkdir(parents=True, exist_ok=True)
     space = Space.of(strategy, config)
     with _study(folder / FILE) as study:
         results = _finished(study)
-        while len(results) < config.trials and not _late(results, config):
+        while len(results) < config.trials and not _late(results, config) and not (results and over()):
             trial = _ask(study, space, seed + len(results)) if results else None
             parameters = trial.params if trial else space.given
             tried, faster = apply(strategy, training, parameters)

@@ -128,7 +128,7 @@ def prepare(
 
     Raises `ConfigError` for tutors that the strategy cannot use, and `DataError` for records without completion.
     """
-    _check(strategy, tutors, tokenizer)
+    check_strategy(strategy, tutors, tokenizer)
     packing = _Packing(tokenizer, block_tokens, work)
     parts: tuple[Part, ...]
     if isinstance(strategy, MultiTeacher) and strategy.combine == "route":
@@ -225,7 +225,8 @@ def pool_weights(qualities: Sequence[float], sharpness: float) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-def _check(strategy: Strategy, tutors: Sequence[Tutor], tokenizer: Any) -> None:
+def check_strategy(strategy: Strategy, tutors: Sequence[Tutor], tokenizer: Any) -> None:
+    """Raises `ConfigError` of one line for tutors that the strategy cannot use."""
     kind = strategy.kind
     needs = not (isinstance(strategy, Response) or (isinstance(strategy, Rationale) and not strategy.alpha))
     if needs and not tutors:

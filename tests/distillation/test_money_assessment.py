@@ -15,8 +15,8 @@ from distillation.money.inputs import Measured, Speed
 from distillation.money.ledger import Ledger
 from distillation.money.money_config import MoneyConfig
 from distillation.money.plots import pictures
-from distillation.money.showing import Measures, before_after, money_table, sensitivity_table
-from distillation.teachers.prices import OwnPrice
+from distillation.money.showing import Measures, before_after, hints_table, money_table, sensitivity_table
+from distillation.teachers.prices import Hint, OwnPrice
 from phases.errors import ConfigError, InputError
 
 KNOWN = {
@@ -169,3 +169,10 @@ def test_only_what_is_known_is_drawn(tmp_path: Path) -> None:
         figure.savefig(tmp_path / name)
     assert list(pictures(assessed(tmp_path / "unpriced", compute={}))) == ["sensitivity.png"]
     assert pictures(assessed(tmp_path, requests_per_month=None)) == {}
+
+
+def test_cheaper_ways_to_the_same_tokens_are_shown(tmp_path: Path) -> None:
+    hint = Hint("batch", "the batch API of somebody", 20.0, 10.0)
+    money = config()
+    found = assess(money, MEASURED, spent(tmp_path, money), seed=0, hints=(hint,))
+    assert hints_table(found).rows == (("batch", "the batch API of somebody", 20.0, 10.0),)

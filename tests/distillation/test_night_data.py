@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from distillation.money.budget import Budget
-from distillation.night.asking import AskConfig, answers_of, complete
-from distillation.night.data import GIVEN, DataConfig, gather
-from distillation.record import Record, asked
+from distillation.night.asking import STEPS_FIRST, AskConfig, answers_of, complete
+from distillation.night.data import DataConfig, gather
+from distillation.record import GIVEN, Record, asked
 from distillation.records.folder import append_records
 from distillation.teachers.store import CaptureStore
 from distillation.teachers.teacher import Answer, Ask, Failure
+from distillation.validation.grading import is_right
 from phases.errors import DataError, InputError
 
 OWN = DataConfig(run=None)
@@ -83,6 +84,15 @@ def test_a_wrong_answer_gives_way_to_the_given_one(tmp_path: Path) -> None:
     toy = Toy({right.prompt: said("0"), wrong.prompt: said("9")})
     filled = fill(tmp_path, questions, toy, Budget())
     assert [(r.completion, r.teacher) for r in filled] == [("0", "toy"), ("1!", ""), ("2!", "")]
+
+
+def test_steps_are_asked_for_and_questions_stay_as_they_are(tmp_path: Path) -> None:
+    (record,) = records(1)
+    toy = Toy({record.prompt + STEPS_FIRST: said(f"none #### {record.reference}")})
+    with CaptureStore(tmp_path / "answers.sqlite") as store:
+        found = complete([record], lambda _: toy, store, AskConfig(steps=True), right=is_right, budget=Budget())
+    (filled,) = found.records
+    assert filled.prompt == record.prompt and filled.completion == f"none #### {record.reference}"
 
 
 def test_cut_off_answers_and_questions_without_any_are_not_learnt_from(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Learning curves: the power law against scipy's solver, the verdict where the truth is known, subsets that nest."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from distillation.training.data_size import (
 from phases.errors import ConfigError, DataError
 
 SIZES = [100, 200, 400, 800]
+Z = np.ones(1)
 CONFIG = DataSizeConfig()
 
 
@@ -79,16 +79,34 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(DataError, match="2 different sizes"):
         data_size([1, 2, 2], np.ones((3, 5)), np.ones((3, 5)), CONFIG)
     with pytest.raises(ConfigError, match="ascending shares"):
-        learning_curve([], DataSizeConfig(shares=(0.5, 0.2)), 0, lambda records, share: (np.ones(1), np.ones(1)))
+        learning_curve(
+            DataSizeConfig(shares=(0.5, 0.2)), 0, lambda share: [], lambda records, share: (np.ones(1), np.ones(1))
+        )
 
 
-def test_a_curve_trains_once_for_each_share(tmp_path: Path) -> None:
+def test_a_curve_trains_once_for_each_share() -> None:
     records, seen = [asked(str(i), completion="x") for i in range(80)], []
 
     def train_on(chosen: Any, share: float) -> Any:
         seen.append((len(chosen), share))
         return 0.3 + 4 / np.full(30, len(chosen)), np.zeros(30)
 
-    found = learning_curve(records, CONFIG, 0, train_on)
-    assert seen == [(10, 0.125), (20, 0.25), (40, 0.5), (80, 1.0)]
+    found, share = learning_curve(CONFIG, 0, lambda share: subset(records, share, 0), train_on)
+    assert seen == [(10, 0.125), (20, 0.25), (40, 0.5), (80, 1.0)] and share == 1
     assert found.law.c == pytest.approx(1, abs=0.03)
+
+
+def test_no_more_is_asked_for_once_the_curve_is_flat() -> None:
+    records, asked_for = [asked(str(i), completion="x") for i in range(80)], []
+
+    def answered(share: float) -> Any:
+        asked_for.append(share)
+        return subset(records, share, 0)
+
+    def noisy(chosen: Any, share: float) -> Any:
+        return np.random.default_rng(len(chosen)).uniform(0, 9, 30), np.zeros(30)
+
+    flat, share = learning_curve(CONFIG, 0, answered, lambda chosen, share: (np.linspace(0.2, 0.4, 30), np.zeros(30)))
+    assert asked_for == [0.125, 0.25, 0.5] and share == 0.5 and flat.enough
+    # What cannot be told apart from noise is not flat.
+    assert learning_curve(CONFIG, 0, answered, noisy)[1] == 1

@@ -1,6 +1,7 @@
 """Packed rows: what is predicted, at which weight, in which order, and what is refused."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,21 @@ def test_marks_keep_ids_and_shares(pairs: list[tuple[int, float]]) -> None:
     ids, share = np.array([i for i, _ in pairs]), np.array([s for _, s in pairs], dtype=np.float32)
     found_ids, found_share = read_marks(torch.from_numpy(pack_marks(ids, share)))
     assert found_ids.tolist() == ids.tolist() and found_share.tolist() == share.tolist()
+
+
+@pytest.mark.parametrize("form", ["before", "apart"])
+def test_steps_and_answer_of_one_completion_are_taken_apart(form: Any, tokenizer: Any, tmp_path: Path) -> None:
+    # As GSM8K has them, with and without the steps in a column of their own.
+    whole = asked("1+1+1?", completion="1+1 = 2, 2+1 = 3 #### 3", reference="3")
+    both, apart = (
+        replace(whole, rationale="1+1 = 2, 2+1 = 3"),
+        asked("1+1+1?", completion="3", rationale="1+1 = 2, 2+1 = 3"),
+    )
+    one, two, three = (
+        pack_records([record], tokenizer, WIDTH, tmp_path / str(i), rationale=form)
+        for i, record in enumerate((whole, both, apart))
+    )
+    assert one.digest == two.digest == three.digest
+    heading = asked("a text", completion="#### Title\nA long text", rationale="")
+    kept = pack_records([heading], tokenizer, WIDTH, tmp_path / "h", rationale=form)
+    assert "Title" in tokenizer.decode(kept.tokens_NT[0])

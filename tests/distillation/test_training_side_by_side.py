@@ -10,7 +10,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from distillation.record import asked
-from distillation.training.distil import DistilConfig, Distilled, distil
+from distillation.training.distil import Distilled, distil
+from distillation.training.distil_config import DistilConfig
 from distillation.training.rows import pack_records
 from distillation.training.strategies import Tutor
 from distillation.training.student import Pruned

@@ -17,6 +17,7 @@ from distillation.validation.gate import Verdicts
 from evaluation.latency import Latency, decode_timed
 from evaluation.report import read_report
 from flows import night as night_steps
+from flows import night_sizes
 from flows.cli import main
 from flows.distill_flow import distill
 from flows.distill_parameters import ProjectConfig, load_project, templates
@@ -48,7 +49,7 @@ def quick_latency(path: Path, repeats: int = 1) -> Latency:
 @pytest.fixture
 def project(copy: ForgeConfig, monkeypatch: pytest.MonkeyPatch) -> ProjectConfig:
     """A project on a copy of the finished run."""
-    monkeypatch.setattr(night_steps, "measure_beside", lambda *paths: tuple(map(quick_latency, paths)))
+    monkeypatch.setattr(night_sizes, "measure_beside", lambda *paths: tuple(map(quick_latency, paths)))
     return ProjectConfig.parse({**SETTINGS, "project": "p", "out": str(copy.out)}, "test")
 
 
@@ -149,11 +150,19 @@ def test_a_killed_night_goes_on_under_its_number(project: ProjectConfig, monkeyp
     assert (project.folder / "night-0001" / "student" / "forge.json").read_text() == student
 
 
-def test_budget_of_nothing_learns_from_what_is_there(project: ProjectConfig) -> None:
+def test_a_budget_of_nothing_ends_before_anything_is_trained(project: ProjectConfig) -> None:
     config = project.model_copy(update={"budget": project.budget.model_copy(update={"teacher_calls": 0})})
     with pytest.raises(InputError, match="budget of 0 teacher calls"):
         run(config)  # without the teacher's answers to the sealed questions there is no test
-    assert not (config.out / "mlruns").exists()
+    assert not (config.out / "mlruns").exists() and not (config.folder / "night-0001" / "student").exists()
+
+
+def test_time_that_is_up_ends_a_night_and_keeps_what_it_has(project: ProjectConfig) -> None:
+    assert run(project).name in ("NotEnoughData", "RolledBack")
+    again = project.model_copy(update={"seed": 5, "budget": project.budget.model_copy(update={"seconds": 0.0})})
+    with pytest.raises(InputError, match="before training; all is kept"):
+        run(again)
+    assert run(again.model_copy(update={"budget": project.budget})).name in ("NotEnoughData", "RolledBack")
 
 
 @pytest.mark.parametrize("name", templates())

@@ -35,6 +35,7 @@ TRAINED = (
     "distillation/test_cache_write.py",
     "distillation/test_teachers_local.py",
     "distillation/test_training_strategies.py",
+    "distillation/test_training_distil.py",
 )
 MIXED: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
     "sum": lambda there, here: there + here,
