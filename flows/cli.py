@@ -97,7 +97,8 @@ def parser() -> argparse.ArgumentParser:
     phase.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the new checkpoint")
     phase.add_argument("--data", type=Path, metavar="DIR", help="prepared data (default: that of the inputs' run)")
     codecs = ("ternary", "vptq", "seedlm", "hyper")
-    phase.add_argument("--codec", choices=codecs, help="compression: by this codec alone, at the smallest that it can")
+    text = "compression: by this codec alone, at the smallest size that retains enough, else that which keeps most"
+    phase.add_argument("--codec", choices=codecs, help=text)
     _add_config(phase)
     evaluate = _command(commands, "evaluate", "measure a checkpoint on held-out data")
     evaluate.add_argument("checkpoint", type=Path, metavar="CKPT")

@@ -1,4 +1,4 @@
-"""Memory of a compressed model of the full profile's size, loaded and run in a fresh process, as the system counts it."""
+"""Memory of a compressed model of the full profile's size, loaded and run in a process of its own."""
 
 import json
 import os
