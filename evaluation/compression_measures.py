@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluation.adas_measures import PARENT, Player
 from evaluation.config import EvaluationConfig
-from evaluation.judgement import Table
+from evaluation.judgement import Cell, Table
 from evaluation.measured import Measured
 from evaluation.metric import Metric, Values, mean_metric
 from evaluation.ratio import ratio
@@ -22,7 +22,7 @@ from phases.adas.trials import LEFT_OUT, first, open_course
 from phases.agent.settings import SETTINGS
 from phases.checkpoint import Checkpoint
 from phases.compression.kept import Kept, Pair
-from phases.compression.report import CompressionReport
+from phases.compression.report import CompressionReport, Rung
 from phases.compression.sizes import sizes
 from phases.compression.staging import Stage
 from phases.dataset import Dataset
@@ -93,22 +93,9 @@ def compression_tables(
     units: Units,
 ) -> dict[str, Table]:
     """The ladder, what every codec brought, what carries the weights, where the bytes are, what was kept."""
-    ladder = [
-        (
-            rung.ratio,
-            rung.bytes,
-            rung.untrained,
-            rung.trained,
-            rung.retention_untrained,
-            rung.retention,
-            _yes(rung.accepted),
-        )
-        for rung in found.rungs
-    ]
-    tried = {rung.ratio for rung in found.rungs}
-    passed_over = [r for r in found.config["ratios"] if r not in tried and r > found.rungs[0].ratio]
-    ladder = [*((ratio, *[None] * 5, "nothing fits") for ratio in passed_over), *ladder]
-    columns = ("ratio", "bytes", "KL untrained", "KL trained", "retention untrained", "retention", "accepted")
+    tried = {rung.ratio: rung for rung in found.rungs}
+    shown = [r for r in found.config["ratios"] if r in tried or r > found.rungs[0].ratio]
+    columns = ("ratio", "bytes", "KL untrained", "KL trained", "retention untrained", "retention", "retention ±")
     stages = [
         (rung.ratio, s.name, s.bytes_before, s.bytes if s.fits else None, s.divergence, s.retention, _verdict(s))
         for rung in found.rungs
@@ -121,7 +108,11 @@ def compression_tables(
     groups += [(name, *_share(pair)) for group in ("tasks", "text") for name, pair in kept.pairs.get(group, {}).items()]
     groups += [(f"{name} (domain)", *_share(pair)) for name, pair in kept.pairs.get("domains", {}).items()]
     return {
-        "ladder": Table(title="Ratios that were tried (validation split)", columns=columns, rows=tuple(ladder)),
+        "ladder": Table(
+            title="; ".join(("Ratios that were tried (validation split)", *found.missed)),
+            columns=(*columns, "verdict"),
+            rows=tuple(_tried(ratio, tried.get(ratio)) for ratio in shown),
+        ),
         "codecs": Table(
             title="Codec after codec at one budget, before training (validation split)",
             columns=("ratio", "codec joins", "bytes before", "bytes", "KL", "retention", "verdict"),
@@ -138,8 +129,11 @@ def compression_tables(
     }
 
 
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+def _tried(ratio: float, rung: Rung | None) -> tuple[Cell, ...]:
+    if rung is None:
+        return ratio, *[None] * 6, "nothing fits"
+    divergences, kept = (rung.untrained, rung.trained), (rung.retention_untrained, rung.retention, rung.stderr)
+    return ratio, rung.bytes, *divergences, *kept, "accepted" if rung.accepted else "too little is kept"
 
 
 def _verdict(stage: Stage) -> str:

@@ -1,12 +1,10 @@
-"""What a compressed model loses on held-out rows: its divergence from the parent, and answers that were right.
+"""How far a compressed model is from its parent on held-out rows: the divergence that codecs are chosen by.
 
-    calibration = Calibration(parent_model, held_out(data, lessons, rows=16))
-    calibration.divergence(model), calibration.standing(model)
+    calibration = Calibration(parent_model, held_out(data, lessons, rows=16, pad=0))
+    calibration.divergence(model)
 
 Rows are of the validation split: text, tasks, and for an agent its conversations. The divergence KL(parent ‖ ours) is
-the mean over streams of nats a token that counts; of it codecs are chosen, as it is never negative and hears far
-smaller changes than the loss itself. An answer is right when each of its tokens is the likeliest after those before: so
-it is what greedy decoding writes. Of text every token is an answer.
+the mean over streams of nats a token that counts: never negative, it hears far smaller changes than the loss itself.
 
 Shapes: B rows, T positions, N tokens that count, D hidden, V vocabulary, I inputs of a layer.
 """
@@ -16,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -25,7 +22,7 @@ from phases.compression.lessons import Lessons
 from phases.compression.reading import Reading
 from phases.dataset import Dataset
 
-CONVERSATIONS, TEXT = "conversations", "text"
+CONVERSATIONS = "conversations"
 ANSWER = 1
 """Mask of tokens that are answers, and of all of text."""
 DECIMALS = 5
@@ -42,8 +39,6 @@ class HeldOut:
     """(B, T+1) int64."""
     counts_BT: torch.Tensor
     """(B, T) bool: of predicting tokens[:, 1:]."""
-    whole: bool
-    """Whether neighbours that count are one answer."""
 
 
 def held_out(data: Dataset, lessons: Lessons, rows: int, pad: int) -> dict[str, HeldOut]:
@@ -53,11 +48,11 @@ def held_out(data: Dataset, lessons: Lessons, rows: int, pad: int) -> dict[str, 
         tokens = torch.from_numpy(data.blocks("validation", stream)[:rows].astype(np.int64))
         mask = torch.from_numpy(data.mask("validation", stream)[:rows].astype(np.int64))[:, 1:]
         if len(tokens) and bool((mask == ANSWER).any()):
-            found[stream] = HeldOut(tokens, mask == ANSWER, stream != TEXT)
+            found[stream] = HeldOut(tokens, mask == ANSWER)
     if lessons.held_out:
-        packed = pack_conversations(lessons.held_out, lessons.row_tokens, pad, "compression")
+        packed = pack_conversations(lessons.in_turn, lessons.row_tokens, pad, "compression")
         tokens = torch.from_numpy(packed.tokens_NT[:rows])
-        found[CONVERSATIONS] = HeldOut(tokens, torch.from_numpy(packed.weight_NT[:rows] > 0), True)
+        found[CONVERSATIONS] = HeldOut(tokens, torch.from_numpy(packed.weight_NT[:rows] > 0))
     return found
 
 
@@ -66,7 +61,7 @@ class Calibration:
 
     def __init__(self, parent: Any, streams: Mapping[str, HeldOut]) -> None:
         """`parent`: in evaluation mode, on the device where all is computed. Its last hidden states are kept."""
-        self.streams, self.head_VD = streams, parent.get_output_embeddings().weight.detach().clone()
+        self.head_VD = parent.get_output_embeddings().weight.detach().clone()
         self._reading = {name: Reading(stream.tokens_BT, stream.counts_BT) for name, stream in streams.items()}
         self._hidden = {name: reading.hidden(parent) for name, reading in self._reading.items()}
 
@@ -86,27 +81,6 @@ class Calibration:
                 total += (log_q.exp() * (log_q - log_p)).sum()
             found.append(float(total) / len(hidden_ND))
         return round(max(0.0, float(np.mean(found))), DECIMALS)
-
-    @torch.no_grad()
-    def standing(self, model: Any) -> dict[str, npt.NDArray[np.float64]]:
-        """By stream whether each answer is right, and each token of text."""
-        head_VD = model.get_output_embeddings().weight
-        found = {}
-        for name, stream in self.streams.items():
-            hidden_ND = self._reading[name].hidden(model)
-            hits = [(h @ head_VD.T).argmax(1) for h in torch.split(hidden_ND, SLICE)]
-            hit_N = torch.cat(hits).cpu() == stream.tokens_BT[:, 1:][stream.counts_BT]
-            found[name] = _by_answer(hit_N, stream) if stream.whole else hit_N.double().numpy()
-        return found
-
-
-def retention(ours: Mapping[str, npt.NDArray[np.float64]], parent: Mapping[str, npt.NDArray[np.float64]]) -> float:
-    """Mean over the streams in which the parent has anything right, of ours over its share.
-
-    None counts more than 1: a gain in one does not pay for a loss in another.
-    """
-    shares = [min(1.0, ours[name].sum() / theirs.sum()) for name, theirs in parent.items() if theirs.sum() > 0]
-    return float(np.mean(shares)) if shares else 0.0
 
 
 @torch.no_grad()
@@ -134,14 +108,3 @@ def importances(model: Any, streams: Mapping[str, HeldOut]) -> dict[str, torch.T
     for hook in hooks:
         hook.remove()
     return {name: (total[id(p)] / count).float().cpu() for name, p in model.named_parameters() if id(p) in total}
-
-
-def _by_answer(hit_N: torch.Tensor, stream: HeldOut) -> npt.NDArray[np.float64]:
-    """1 for each run of tokens that count and are all hit."""
-    hit_BT = torch.zeros_like(stream.counts_BT)
-    hit_BT[stream.counts_BT] = hit_N
-    right = []
-    for hits, counts in zip(hit_BT.numpy(), stream.counts_BT.numpy(), strict=True):
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], counts.astype(np.int8), [0]))))
-        right += [float(hits[first:end].all()) for first, end in zip(edges[::2], edges[1::2], strict=True)]
-    return np.array(right)

@@ -3,7 +3,7 @@
 with open_lessons(parent, data, config) as lessons: ...
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -27,23 +27,28 @@ class Lessons:
     """An agent's conversations in tokens; none for a model that is no agent."""
 
     train: tuple[Encoded, ...]
-    held_out: tuple[Encoded, ...]
-    """Of the validation split, one of each domain in turn."""
+    held_out: Mapping[str, tuple[Encoded, ...]]
+    """Of the validation split, by domain."""
     row_tokens: int
     """Of a row of them."""
+
+    @property
+    def in_turn(self) -> tuple[Encoded, ...]:
+        """The held-out ones, one of each domain in turn."""
+        return tuple(one for several in zip_longest(*self.held_out.values()) for one in several if one is not None)
 
 
 def open_lessons(parent: Checkpoint, data: Dataset, config: CompressionConfig) -> Lessons:
     """Make them anew, always the same."""
     length = config.row_tokens or data.block_tokens
     if not (parent.path / SETTINGS).is_file():
-        return Lessons((), (), length)
+        return Lessons((), {}, length)
     with open_course(parent, data, ("validation",), config.lessons) as course:
         train = encode_domains(parent, course.lessons)
         kinds = [name for name in course.trials["validation"] if name not in {*ITEMS, LEFT_OUT}]
         solved = {name: [trial.solved for trial in course.trials["validation"][name]] for name in kinds}
-        held_out = encode_domains(parent, solved)
-    return Lessons(tuple(one for every in train.values() for one in every), _in_turn(list(held_out.values())), length)
+        held_out = {name: tuple(found) for name, found in encode_domains(parent, solved).items()}
+    return Lessons(tuple(one for every in train.values() for one in every), held_out, length)
 
 
 def training_rows(lessons: Lessons, data: Dataset, config: CompressionConfig) -> RowSource:
@@ -56,7 +61,3 @@ def training_rows(lessons: Lessons, data: Dataset, config: CompressionConfig) ->
     packed = pack_conversations([lessons.train[i] for i in order], lessons.row_tokens, pad, "compression")
     rehearsal = open_rehearsal(data, mix, config.seed, prompt_weight)
     return BakingRows(packed, rehearsal, 1 - config.conversations, config.seed, pad)
-
-
-def _in_turn(domains: Sequence[Sequence[Encoded]]) -> tuple[Encoded, ...]:
-    return tuple(one for several in zip_longest(*domains) for one in several if one is not None)

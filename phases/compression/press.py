@@ -7,8 +7,8 @@
 """
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ from phases.bitnet.tensors import embedding_names, ternary_names
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.compression.allocation import BudgetError
 from phases.compression.artefact import dequantise, write_artefact
-from phases.compression.calibration import Calibration, held_out, importances, retention
+from phases.compression.calibration import Calibration, held_out, importances
 from phases.compression.config import CompressionConfig
 from phases.compression.form import Form
 from phases.compression.lessons import open_lessons, training_rows
 from phases.compression.options import measure_options
 from phases.compression.report import REPORT, CompressionReport, Rung, carried
 from phases.compression.staging import Plan, Staging
+from phases.compression.standing import Standing, open_exams
 from phases.compression.stored import Stored
 from phases.compression.ternary import Ternary
 from phases.dataset import Dataset
@@ -78,27 +79,30 @@ class Press:
         if not is_finished(self.work / CONTROL):
             self._control()
 
-    def _calibration(self, rows: int) -> Calibration:
-        pad = int(self.parent.tokenizer().eos_token_id)
-        return Calibration(self.model, held_out(self.data, self.lessons, rows, pad))
-
     def staging(self) -> Staging:
         """The parent with all its options measured; options on few rows, whole models on more."""
         self.model.to(device())
-        few, many = (self._calibration(n) for n in (self.config.calibration_rows, self.config.standing_rows))
-        seen = importances(self.model, few.streams)
-        codecs, seed = self.config.codecs, self.config.seed
-        table = measure_options(self.model, self.latent, seen, few, codecs, seed)
-        return Staging(self.model, table, many, seen, self.latent, codecs, seed)
+        pad, config = int(self.parent.tokenizer().eos_token_id), self.config
+        rows = {n: held_out(self.data, self.lessons, n, pad) for n in (config.calibration_rows, config.standing_rows)}
+        few, many = (Calibration(self.model, rows[n]) for n in (config.calibration_rows, config.standing_rows))
+        seen = importances(self.model, rows[config.calibration_rows])
+        table = measure_options(self.model, self.latent, seen, few, config.codecs, config.seed)
+        exams = open_exams(self.parent, self.data, self.lessons, config.standing_items, config.standing_blocks)
+        standing = Standing(self.model, exams)
+        return Staging(self.model, table, many, standing, seen, self.latent, config.codecs, config.seed)
 
     def _ladder(self) -> list[Pressed]:
-        """Ratio after ratio, until one retains enough; those that nothing fits are passed over, unless all are."""
+        """Ratio after ratio, until one retains enough; those that nothing fits are passed over, unless all are.
+
+        Each trains from the parent on: a plan's codebooks are fitted to its weights, and the control at equal bytes is
+        the same plan without training. What was measured of the parent serves all of them.
+        """
         staging = self.staging()
         found: list[Pressed] = []
         too_small: BudgetError | None = None
         for number, ratio in enumerate(self.config.ratios):
             try:
-                found.append(self._press(number, ratio, staging))
+                found.append(self._press(number, ratio, staging, found))
             except BudgetError as error:
                 too_small = error
                 continue
@@ -110,17 +114,21 @@ class Press:
             raise too_small
         return found
 
-    def _press(self, number: int, ratio: float, staging: Staging) -> Pressed:
-        """Allocate and train at one ratio."""
+    def _press(self, number: int, ratio: float, staging: Staging, known: Sequence[Pressed]) -> Pressed:
+        """Allocate and train at one ratio; where a budget has room for nothing better, that was done before."""
         budget = int(4 * sum(p.numel() for p in staging.params.values()) / ratio)
         plan = staging.plan(budget - max(HEADER_LEAST, int(HEADER_SHARE * budget)))
-        parent, before = staging.standing, plan.measured
+        same = next((one for one in known if one.plan.codecs == plan.codecs), None)
+        if same is not None:
+            changed = {"ratio": ratio, "budget": budget, "stages": plan.stages}
+            return replace(same, rung=same.rung.model_copy(update=changed))
+        before = plan.measured
         stored = self._train(f"rung-{number}", plan, staging.importances)
         after = staging.measure(stored.weights())
-        kept = after[0] < before[0]
-        if not kept:
+        trained = after[0] < before[0]
+        if not trained:
             stored, after = plan.stored, before
-        share = retention(after[1], parent)
+        kept = after[1]
         rung = Rung(
             ratio=ratio,
             budget=budget,
@@ -128,11 +136,12 @@ class Press:
             stages=plan.stages,
             untrained=before[0],
             trained=after[0],
-            retention_untrained=retention(before[1], parent),
-            retention=share,
-            streams={n: float(after[1][n].sum() / v.sum()) for n, v in parent.items() if v.sum() > 0},
-            training_kept=kept,
-            accepted=share >= self.config.retention,
+            retention_untrained=before[1].mean,
+            retention=kept.mean,
+            stderr=kept.stderr,
+            groups={group: share for group, (share, _) in kept.groups.items()},
+            training_kept=trained,
+            accepted=kept.mean - self.config.sigmas * kept.stderr >= self.config.retention,
         )
         return Pressed(rung, stored, plan)
 

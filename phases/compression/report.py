@@ -30,14 +30,16 @@ class Rung(StrictModel):
     """Divergence from the parent on held-out rows, nats a token."""
     trained: float
     retention_untrained: float
-    """Share of the parent's right answers there, mean over streams."""
+    """Of the parent, on the validation split (`kept`)."""
     retention: float
-    streams: Mapping[str, float]
-    """By stream, after training; only those in which the parent has anything right."""
+    stderr: float
+    """Standard error of it."""
+    groups: Mapping[str, float]
+    """The retention of tasks, domains and text, as far as the parent has any."""
     training_kept: bool
     """Whether training lowered the divergence; else the untrained form stayed."""
     accepted: bool
-    """Whether enough was retained."""
+    """Whether enough was retained, by as many standard errors as are asked."""
 
 
 class Carried(StrictModel):
@@ -55,10 +57,25 @@ class CompressionReport(StrictModel):
 
     config: Mapping[str, Any]
     rungs: tuple[Rung, ...]
-    """In the order in which they were tried; the last is the one that was taken."""
+    """In the order in which they were tried."""
     taken: int
     """Which of them the artefact is."""
     carried: tuple[Carried, ...]
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Why every ratio above the one that was taken was not, and whether that one keeps too little, too."""
+        tried, best = {rung.ratio: rung for rung in self.rungs}, self.rungs[self.taken]
+        asked = f"{self.config['retention']:g} and {self.config['sigmas']:g} standard errors asked"
+        found = []
+        for ratio in self.config["ratios"]:
+            rung = tried.get(ratio)
+            what = "keeps most, and not enough" if rung is best else "not reached"
+            if rung is None and ratio > best.ratio:
+                found.append(f"{ratio:g}× {what}: nothing fits")
+            elif rung is not None and not rung.accepted:
+                found.append(f"{ratio:g}× {what}: retention {rung.retention:.3f} ± {rung.stderr:.3f}, {asked}")
+        return tuple(found)
 
 
 def carried(stored: Stored) -> tuple[Carried, ...]:

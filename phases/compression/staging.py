@@ -1,6 +1,6 @@
 """Codec after codec at one budget, each kept only where it loses less than without it: what every stage brings.
 
-    plan = Staging(parent_model, table, calibration, config, seed).plan(budget=200_000)
+    plan = Staging(parent_model, table, calibration, standing, …).plan(budget=200_000)
     plan.codecs, plan.stages
 
 A stage allows one codec more, and the allocator divides the same budget anew. What it finds is decoded into the model
@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from phases.compression.allocation import BudgetError, allocate
-from phases.compression.calibration import Calibration, retention
+from phases.compression.calibration import Calibration
 from phases.compression.codec import Encoded
 from phases.compression.config import CodecsConfig
+from phases.compression.kept import Kept
 from phases.compression.options import Table
+from phases.compression.standing import Standing
 from phases.compression.stored import Coding, Stored, squeezed
 from phases.compression.ternary import Ternary
 from phases.compression.vptq import VPTQ
@@ -29,8 +29,8 @@ from phases.errors import CheckpointError
 from phases.strict import StrictModel
 
 Weights = Mapping[str, torch.Tensor]
-Measured = tuple[float, Mapping[str, npt.NDArray[np.float64]]]
-"""Divergence from the parent, and by stream which answers are right."""
+Measured = tuple[float, Kept]
+"""Divergence from the parent, and what is kept of it."""
 
 
 class Stage(StrictModel):
@@ -48,7 +48,7 @@ class Stage(StrictModel):
     divergence: float | None = None
     """KL from the parent on held-out rows, nats a token."""
     retention: float | None = None
-    """Of the parent's right answers there, mean over streams."""
+    """Of the parent, on the validation split."""
     digest: str
     """Of the weights that the model has after it."""
 
@@ -76,17 +76,17 @@ class Staging:
         model: Any,
         table: Table,
         calibration: Calibration,
+        standing: Standing,
         importances: Weights,
         latent: Weights,
         config: CodecsConfig,
         seed: int,
     ) -> None:
         """`model`: the parent's, plain; it is a trial's afterwards. `latent`: what ternary codecs encode."""
-        self.model, self.table, self.calibration = model, table, calibration
+        self.model, self.table, self.calibration, self.standing = model, table, calibration, standing
         self.importances, self.latent, self.config, self.seed = importances, latent, config, seed
         self.params = dict(model.named_parameters())
         self.parent = {name: p.detach().cpu().clone() for name, p in self.params.items()}
-        self.standing = calibration.standing(model)
 
     def plan(self, budget: int) -> Plan:
         """The best that fits. Raises `BudgetError` for a budget under the least that these codecs need."""
@@ -103,8 +103,12 @@ class Staging:
                     Stage(name=name, fits=False, kept=False, bytes_before=before, bytes=before, digest=digest)
                 )
                 continue
-            stored = self.store({matrix: option.codec for matrix, option in chosen.items()})
-            measured = self.measure(stored.weights())
+            codecs = {matrix: option.codec for matrix, option in chosen.items()}
+            if best is not None and codecs == best[0].codecs:
+                stored, measured = best  # nothing is carried by what joined
+            else:
+                stored = self.store(codecs)
+                measured = self.measure(stored.weights())
             kept = best is None or measured[0] < best[1][0]
             if kept:
                 best, digest = (stored, measured), self._digest()
@@ -121,7 +125,7 @@ class Staging:
                     bytes_before=before,
                     bytes=stored.bytes,
                     divergence=measured[0],
-                    retention=retention(measured[1], self.standing),
+                    retention=measured[1].mean,
                     digest=digest,
                 )
             )
@@ -134,9 +138,9 @@ class Staging:
         return Plan(dict(stored.codecs), dict(stored.codebooks), fixed, tuple(stages), stored, found)
 
     def measure(self, weights: Weights) -> Measured:
-        """(divergence, standing) of the model with these weights, which it keeps."""
+        """Of the model with these weights, which it keeps."""
         self._put(weights)
-        return self.calibration.divergence(self.model), self.calibration.standing(self.model)
+        return self.calibration.divergence(self.model), self.standing.kept(self.model)
 
     def store(self, codecs: Mapping[str, Coding]) -> Stored:
         """The parent under these codecs, codebooks fitted to what shares them."""

@@ -10,12 +10,12 @@ import pytest
 
 from evaluation.compression_measures import NAME, kept_metrics, what_is_kept
 from evaluation.config import EvaluationConfig
-from evaluation.judge_compression import _against_untrained, judge
+from evaluation.judge_compression import _against_untrained, _gates, judge
 from evaluation.judgement import Judgement
 from phases.checkpoint import Checkpoint
 from phases.compression.config import CompressionConfig
 from phases.compression.press import AGENT, CONTROL, UNTRAINED
-from phases.compression.report import REPORT
+from phases.compression.report import REPORT, read_report
 from phases.compression.run import run
 from phases.dataset import Dataset
 from phases.errors import CheckpointError
@@ -60,6 +60,22 @@ def test_every_model_is_measured_and_every_table_is_there(judgement: Judgement) 
     assert set(judgement.tables) == {"ladder", "codecs", "carried", "file", "kept", "tasks"}
     total = judgement.metric(f"{NAME}/bytes").value
     assert sum(row[1] for row in judgement.tables["file"].rows) == total  # type: ignore[misc]
+
+
+def test_a_ratio_that_was_not_reached_is_in_the_name_of_the_gate(made: Checkpoint) -> None:
+    found = read_report(made.path)
+    rung = found.rungs[0].model_copy(update={"accepted": True})
+    missed = rung.model_copy(update={"ratio": 8.0, "accepted": False, "retention": 0.942, "stderr": 0.008})
+    config = {**found.config, "ratios": [16.0, 8.0, 4.0]}
+    lower = found.model_copy(update={"config": config, "rungs": (missed, rung), "taken": 1})
+    kept, fast = SimpleNamespace(mean=0.97, stderr=0.01), SimpleNamespace(ms_per_token_p50=1.0, peak_rss_bytes=1e8)
+    fast.written = ""
+    gates = _gates(kept, kept, lower, 100, 4.1, fast, fast, QUICK)  # type: ignore[arg-type]
+    assert gates[0].passed and gates[0].threshold == 4.0
+    assert gates[0].name == (
+        "4× smaller than float32; 16× not reached: nothing fits; "
+        "8× not reached: retention 0.942 ± 0.008, 0.95 and 2 standard errors asked"
+    )
 
 
 def test_a_missing_report_is_said(made: Checkpoint, parent: Checkpoint, world: Dataset, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_no_layer_before_the_changed_one_is_read(tiny_model: LlamaForCausalLM) -
 
 
 def test_a_trial_costs_no_accuracy(tiny_model: LlamaForCausalLM, tiny_data: Dataset) -> None:
-    calibration = Calibration(tiny_model, held_out(tiny_data, Lessons((), (), 32), 3, 0))
+    calibration = Calibration(tiny_model, held_out(tiny_data, Lessons((), {}, 32), 3, 0))
     for name in matrices(tiny_model):
         param = dict(tiny_model.named_parameters())[name]
         before = param.data

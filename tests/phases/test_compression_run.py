@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from phases.bitnet.config import BitnetConfig
 from phases.bitnet.run import run as make_ternary
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint
 from phases.compression.config import CompressionConfig
-from phases.compression.press import AGENT, CONTROL, UNTRAINED
-from phases.compression.report import read_report
+from phases.compression.press import AGENT, CONTROL, UNTRAINED, Press
+from phases.compression.report import CompressionReport, read_report
 from phases.compression.run import run
+from phases.compression.standing import Standing
 from phases.dataset import Dataset
 from phases.errors import CheckpointError, ConfigError
 from phases.training.config import TrainingConfig
@@ -75,14 +77,64 @@ def test_equal_seeds_give_equal_digests(parent: Checkpoint, tiny_data: Dataset, 
     assert {n: file["sha256"] for n, file in ours.items()} == {n: file["sha256"] for n, file in others.items()}
 
 
-def test_the_ladder_goes_down_until_enough_is_kept(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
-    strict = TINY.model_copy(update={"retention": 1.0})
-    report = read_report(run([parent], strict, tmp_path / "out", data=tiny_data).path)
-    accepted = [rung.accepted for rung in report.rungs]
-    assert [rung.ratio for rung in report.rungs] == [6.0, 5.0][: len(accepted)]
-    assert accepted in ([True], [False, True], [False, False])
-    best = max(range(len(accepted)), key=lambda i: (accepted[i], report.rungs[i].retention))
-    assert report.taken == best
+RATIOS = (11.0, 9.0)
+"""At which other codecs carry the matrices."""
+
+
+@pytest.fixture
+def keep(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A run in which ratio after ratio has this (retention, standard error), whatever it keeps."""
+
+    def with_retentions(*script: tuple[float, float]) -> CompressionReport:
+        now = [SimpleNamespace(mean=mean, stderr=stderr, groups={}) for mean, stderr in script]
+        press_one = Press._press
+
+        def next_rung(self: Press, number: int, *rest: Any) -> Any:
+            monkeypatch.setattr(Standing, "kept", lambda *_: now[number])
+            return press_one(self, number, *rest)
+
+        monkeypatch.setattr(Press, "_press", next_rung)
+        config = TINY.model_copy(update={"ratios": RATIOS})
+        return read_report(run([parent], config, tmp_path / "out", data=tiny_data).path)
+
+    return with_retentions
+
+
+def test_the_ladder_goes_down_where_just_enough_is_kept(keep: Any) -> None:
+    """.97 is above .95, but not by two standard errors of .015."""
+    report = keep((0.97, 0.015), (0.97, 0.005))
+    assert [(rung.ratio, rung.accepted) for rung in report.rungs] == [(11.0, False), (9.0, True)]
+    assert report.taken == 1 and report.rungs[1].bytes > report.rungs[0].bytes
+    assert report.missed == ("11× not reached: retention 0.970 ± 0.015, 0.95 and 2 standard errors asked",)
+
+
+def test_the_ladder_ends_with_the_first_ratio_that_keeps_enough(keep: Any) -> None:
+    report = keep((0.99, 0.01))
+    assert [rung.ratio for rung in report.rungs] == [11.0] and report.rungs[0].accepted and report.missed == ()
+
+
+def test_a_budget_with_room_for_nothing_better_is_not_trained_for(
+    parent: Checkpoint, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    """At six times the options that lose least fit already."""
+    steps: list[int] = []
+    strict = TINY.model_copy(update={"retention": 1.0, "sigmas": 9.0})
+    made = run(
+        [parent],
+        strict,
+        tmp_path / "out",
+        data=tiny_data,
+        metrics=lambda step, values: steps.append("rung-1/loss" in values),
+    )
+    first, second = read_report(made.path).rungs
+    assert second.budget > first.budget and second.bytes == first.bytes and not any(steps)
+
+
+def test_where_no_ratio_keeps_enough_the_one_that_keeps_most_is_taken(keep: Any) -> None:
+    report = keep((0.93, 0.01), (0.9, 0.01))
+    assert len(report.rungs) == 2 and report.taken == 0
+    assert report.missed[0].startswith("11× keeps most, and not enough: retention 0.930 ± 0.010")
+    assert report.missed[1].startswith("9× not reached: retention 0.900 ± 0.010")
 
 
 def test_a_stage_that_did_not_help_left_the_weights_as_they_were(
