@@ -1,12 +1,12 @@
 """Is the final compression ahead of other ways to be small at equal bytes, and what does it cost to run?
 
     python -m tests.benchmarks.compression CHECKPOINT PARENT DATA --out results
-    make bench                                              # with a model of a smoke run that is made on the spot
+    make bench               # with the default run in checkpoints/laptop, else with a smoke run's, made on the spot
 
 CHECKPOINT is one of the compression phase, PARENT what it was made of. Measured on the validation split, on whose
-first rows the codecs were chosen; nothing here is fitted to the items. Written to --out: `compression.json` and the
-picture `compression.png`. About twenty minutes on one free core for a model of 1 M parameters; SeedLM takes
-a third of them.
+first rows the codecs were chosen; nothing here is fitted to the items. Written to --out, checkpoints/bench if none is
+given: `compression.json` and the picture `compression.png`. About twenty minutes on one free core for a model of 1 M
+parameters; SeedLM takes a third of them.
 """
 
 import argparse
@@ -48,12 +48,15 @@ from tests.benchmarks.compression_curves import (
     families,
 )
 from tests.benchmarks.compression_llama import quantise
-from tests.benchmarks.compression_ours import Ours, family_of_a_smoke_run, weights_file
+from tests.benchmarks.compression_ours import Ours, family_of_a_run, family_of_a_smoke_run, weights_file
 from tests.benchmarks.compression_rivals import Small, round_to_nearest, round_to_nf4, unchanged
 from tests.benchmarks.compression_shown import as_rows, draw, rate_table, verdict_table
 from tests.benchmarks.compression_speed import running, running_table, throughput, throughput_table
 
 BATCH = 256
+OUT = Path("checkpoints/bench")
+DEFAULT_RUN = Path("checkpoints/laptop")
+NO_LLAMA = "llama.cpp: not measured: make llama builds its Python binding (minutes); then run this again"
 NAMES = ("compression.json", "compression.png")
 
 
@@ -70,9 +73,12 @@ class Way:
 class Bench:
     """One compressed checkpoint among its rivals, all on the same units."""
 
-    def __init__(self, checkpoint: Checkpoint, parent: Checkpoint, data: Dataset, items: int | None = None) -> None:
-        """`items`: of each task at most."""
+    def __init__(
+        self, checkpoint: Checkpoint, parent: Checkpoint, data: Dataset, items: int | None = None, name: str = ""
+    ) -> None:
+        """`items`: of each task at most. `name`: whose figures these are, where its path does not say it."""
         self.checkpoint, self.parent, self.data = checkpoint, parent, data
+        self.name, self.not_measured = name or str(checkpoint.path), list[str]()
         self.units = held_out(data, EvaluationConfig(split="validation", items=items))
         self.model: Any = parent.model().requires_grad_(False)
         self.weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
@@ -109,7 +115,7 @@ class Bench:
     def _llama(self, folder: Path) -> Iterator[Way]:
         made = quantise(self.parent, folder, self.units.text_NT)
         if made is None:
-            print("llama.cpp: not measured: make llama")
+            self.not_measured.append(NO_LLAMA)
             return
         alike: dict[tuple[str, bytes], list[str]] = {}
         for name, one in made.items():
@@ -169,7 +175,7 @@ def run(bench: Bench, pairs: int, out: Path) -> dict[str, Any]:
     print(
         f"validation split, {len(parent.text.nats_N)} text blocks; the parent has right {right}; ± one standard error"
     )
-    print(rate_table(points, parent, bench.parameters))
+    print("\n".join([rate_table(points, parent, bench.parameters), *bench.not_measured]))
     trained, mixed = judge(points)
     print("\nthe artefact less each rival; on equal bytes between two files of the rival, then its next larger file")
     print(verdict_table(trained))
@@ -179,6 +185,8 @@ def run(bench: Bench, pairs: int, out: Path) -> dict[str, Any]:
     print("\n" + running_table(models))
     print("\n" + throughput_table(speeds))
     result = {
+        "model": bench.name,
+        "not_measured": bench.not_measured,
         "machine": describe_machine(),
         "parameters": bench.parameters,
         "points": as_rows(points),
@@ -194,19 +202,23 @@ def run(bench: Bench, pairs: int, out: Path) -> dict[str, Any]:
     return result
 
 
-def run_small(pairs: int) -> dict[str, Any]:
-    """On a model that is made for it."""
-    print("compression: no checkpoint is given; this is one of a smoke run, too small to judge quality by its tasks")
+def run_default(pairs: int) -> dict[str, Any]:
+    """On the default run, where it has been made, as a smaller model cannot tell codecs apart; else on a small one."""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint, parent, data = family_of_a_smoke_run(Path(folder))
-        return run(Bench(checkpoint, parent, data), pairs, Path(tempfile.mkdtemp(prefix="forge-bench-")))
+        family, name = family_of_a_run(DEFAULT_RUN), str(DEFAULT_RUN)
+        if family is None:
+            family = family_of_a_smoke_run(Path(folder))
+            name = "a smoke run's, too small to judge quality by its tasks: make forge, then run this again"
+        bench = Bench(*family, name=name)
+        print(f"compression: the model is {name} ({bench.parameters:,} parameters)")
+        return run(bench, pairs, OUT)
 
 
 def main() -> None:
     """Read the arguments."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.compression")
-    parser.add_argument("paths", type=Path, nargs="*", metavar="CHECKPOINT PARENT DATA", help="none: a tiny model")
-    parser.add_argument("--out", type=Path, help="a folder; a temporary one if none is given")
+    parser.add_argument("paths", type=Path, nargs="*", metavar="CHECKPOINT PARENT DATA", help="none: as make bench")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"a folder (default: {OUT})")
     parser.add_argument("--pairs", type=int, default=5, help="rounds of the models that are timed")
     parser.add_argument("--items", type=int, help="of each task at most; all if not given")
     arguments = parser.parse_args()
@@ -215,14 +227,14 @@ def main() -> None:
     settle_environment()
     warnings.simplefilter("ignore")
     if not arguments.paths:
-        run_small(arguments.pairs)
+        run_default(arguments.pairs)
         return
     try:
         checkpoint, parent = (open_checkpoint(path) for path in arguments.paths[:2])
         bench = Bench(checkpoint, parent, open_dataset(arguments.paths[2]), arguments.items)
     except InputError as error:
         parser.error(str(error))
-    run(bench, arguments.pairs, arguments.out or Path(tempfile.mkdtemp(prefix="forge-bench-")))
+    run(bench, arguments.pairs, arguments.out)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from evaluation.report import FILE as REPORT
 from flows.parameters import load_config
 from phases.bitnet.run import run as run_bitnet
-from phases.checkpoint import Checkpoint
+from phases.checkpoint import MANIFEST, Checkpoint, open_checkpoint
 from phases.cognate.run import run as run_cognate
 from phases.compression.allocation import BudgetError
 from phases.compression.artefact import write_artefact
@@ -27,7 +28,7 @@ from phases.compression.seedlm import SeedLM
 from phases.compression.stored import Coding, Stored
 from phases.compression.ternary import Ternary
 from phases.data.prepare import prepare_data
-from phases.dataset import Dataset
+from phases.dataset import Dataset, open_dataset
 from phases.packed.plan import WEIGHTS
 from phases.phase import ignore_metrics
 from tests.benchmarks.compression_rivals import Small
@@ -94,8 +95,24 @@ def weights_file(path: Path) -> int:
     return (path / WEIGHTS).stat().st_size
 
 
-def family_of_a_smoke_run(folder: Path) -> tuple[Checkpoint, Checkpoint, Dataset]:
-    """(a compression checkpoint, its ternary parent, their data), made in a minute."""
+Family = tuple[Checkpoint, Checkpoint, Dataset]
+"""(a compression checkpoint, what it was made of, their data)."""
+
+
+def family_of_a_run(folder: Path) -> Family | None:
+    """That of a finished run; None where there is none, or it has no compressed model."""
+    place = folder / "compression"
+    if not (folder / REPORT).is_file() or not (place / MANIFEST).is_file():
+        return None
+    checkpoint = open_checkpoint(place)
+    (wanted,) = checkpoint.manifest["parents"]
+    others = (open_checkpoint(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}")))
+    parent = next((one for one in others if one.digest == wanted), None)
+    return None if parent is None else (checkpoint, parent, open_dataset(folder / "data"))
+
+
+def family_of_a_smoke_run(folder: Path) -> Family:
+    """One with a ternary parent, made in a minute."""
     config = load_config("smoke")
     data = prepare_data(config.data, None, folder / "data")
     trunk = run_cognate([], config.cognate, folder / "cognate", data=data)

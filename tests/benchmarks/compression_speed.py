@@ -1,7 +1,8 @@
 """What compressed weights cost to run, and codecs to encode and decode.
 
-A model's milliseconds and peak memory are those of `evaluation.latency` in fresh processes, in turn, so that
-drift of the machine falls on all; codecs work on Gaussian matrices in one thread.
+A model's milliseconds are those of `evaluation.latency` in fresh processes, in turn, so that drift of the machine falls
+on all; its peak memory is what the system says of such a process after its end. Codecs work on Gaussian matrices in one
+thread.
 """
 
 import json
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ from phases.compression.vptq import VPTQ
 CODECS: tuple[Coding, ...] = (Ternary(), VPTQ(vector=8, iterations=20), SeedLM(), Hyper(bits=4))
 SIZES = (256, 1024)
 TOKENS, REPEATS = 64, 5
+WAITER = """
+import os, sys
+
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(child, 0)
+print(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))  # bytes there, KiB elsewhere
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 
 
 @dataclass(frozen=True)
@@ -53,11 +62,20 @@ def running(paths: Mapping[str, Path], rounds: int) -> list[Running]:
 
 
 def _in_fresh_process(path: Path) -> Latency:
-    """Through a shell, which is small: a process's `ru_maxrss` begins at the peak of the one that started it."""
-    asked = [sys.executable, "-m", "evaluation.latency", str(path), f"--tokens={TOKENS}", f"--repeats={REPEATS}"]
-    command = ["sh", "-c", '"$@"; exit $?', "sh", *asked]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return Latency(**json.loads(done.stdout.splitlines()[-1]))
+    asked = ["-m", "evaluation.latency", str(path), f"--tokens={TOKENS}", f"--repeats={REPEATS}"]
+    line, peak = with_peak([sys.executable, *asked])
+    return replace(Latency(**json.loads(line)), peak_rss_bytes=peak)
+
+
+def with_peak(command: Sequence[str]) -> tuple[str, int]:
+    """(the last line that a command prints, bytes that it had resident at most), by `wait4` of its parent.
+
+    Raises `CalledProcessError`. That parent is a small process of its own, as what the system tells begins with the
+    peak of the one that starts another.
+    """
+    done = subprocess.run([sys.executable, "-S", "-c", WAITER, *command], stdout=subprocess.PIPE, text=True, check=True)
+    *_, line, peak = done.stdout.splitlines()
+    return line, int(peak)
 
 
 def _running(name: str, own: Sequence[Latency], first: Sequence[Latency]) -> Running:

@@ -1,6 +1,9 @@
 """The benchmark of compression: bytes add up, a curve is joined as it should be, and it runs on a tiny model."""
 
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from phases.dataset import Dataset
 from tests.benchmarks import compression, compression_llama, compression_ours
 from tests.benchmarks.compression_curves import EQUAL, FLOAT, TRAINED, Point, between, compare
 from tests.benchmarks.compression_rivals import round_to_nearest, round_to_nf4
-from tests.benchmarks.compression_speed import throughput
+from tests.benchmarks.compression_speed import throughput, with_peak
 
 CONFIG = {
     "ratios": [4.0],
@@ -128,7 +131,7 @@ def test_it_runs_on_a_tiny_model(
     found = compression.run(compression.Bench(checkpoint, parent, world, items=4), 1, tmp_path)
     printed = capsys.readouterr().out
     assert "llama.cpp: not measured: make llama" in printed and "the artefact less each rival" in printed
-    assert json.loads((tmp_path / "compression.json").read_text())["parameters"] == found["parameters"]
+    assert json.loads((tmp_path / "compression.json").read_text())["not_measured"] == [compression.NO_LLAMA]
     assert (tmp_path / "compression.png").stat().st_size > 10_000
     by_way = {(row["way"], row["setting"]): row for row in found["points"]}
     artefact = by_way[TRAINED, "the artefact"]
@@ -141,3 +144,33 @@ def test_it_runs_on_a_tiny_model(
     assert ways <= {way for way, _ in by_way}
     assert all(row["n"]["text"] > 1 and row["n"]["memory"] == 4 for row in found["points"])
     assert [row["codec"] for row in found["throughput"]] == ["ternary"]
+
+
+def test_the_default_run_is_taken_where_it_is_finished(
+    made: tuple[Checkpoint, Checkpoint],
+    world: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = made[0].path.parent
+    shutil.copytree(world.path, tmp_path / "data")
+    for name, path in (("compression", made[0].path), ("adas", made[1].path)):
+        shutil.copytree(path, tmp_path / name)
+    monkeypatch.setattr(compression, "DEFAULT_RUN", tmp_path)
+    monkeypatch.setattr(compression, "run", lambda bench, pairs, out: bench)
+    monkeypatch.setattr(compression, "family_of_a_smoke_run", lambda place: (*made, world))
+    small = compression.run_default(1)
+    assert small.checkpoint.path.parent == folder and "too small to judge quality" in capsys.readouterr().out
+    (tmp_path / "report.json").write_text("{}")
+    large = compression.run_default(1)
+    assert large.checkpoint.path == tmp_path / "compression" and large.parent.path == tmp_path / "adas"
+    assert large.name == str(tmp_path) and f"the model is {tmp_path}" in capsys.readouterr().out
+
+
+def test_the_peak_is_the_childs_own_as_the_system_tells_it() -> None:
+    ours = b"x" * 400_000_000  # a child's figure would begin with what its parent has
+    said, peak = with_peak([sys.executable, "-c", "kept = b'x' * 100_000_000; print('first'); print(len(kept))"])
+    assert said == "100000000" and 100_000_000 < peak < 150_000_000 < len(ours)
+    with pytest.raises(subprocess.CalledProcessError):
+        with_peak([sys.executable, "-c", "raise SystemExit(3)"])
