@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from evaluation.metric import Metric
 from evaluation.plots import new_figure
 from evaluation.report import PhaseReport, Report
 
@@ -26,9 +27,9 @@ class Point:
 
     phase: str
     weight_bytes: float
-    tasks: float | None
+    tasks: Metric | None
     """Mean share right; None where it was not measured."""
-    bits_per_byte: float | None
+    bits_per_byte: Metric | None
 
 
 def journey(report: Report) -> list[Point]:
@@ -41,10 +42,8 @@ def journey(report: Report) -> list[Point]:
         if phase.status != "passed" and before is not None:
             points.append(Point(phase.phase, before.weight_bytes, before.tasks, before.bits_per_byte))
             continue
-        tasks = [_metric(phase, name) for name in TASKS]
-        known = [share for share in tasks if share is not None]
-        mean = sum(known) / len(known) if known else None
-        points.append(Point(phase.phase, _bytes(phase, before), mean, _metric(phase, "bits_per_byte")))
+        known = [share for name in TASKS if (share := _metric(phase, name)) is not None]
+        points.append(Point(phase.phase, _bytes(phase, before), _mean(known), _metric(phase, "bits_per_byte")))
     return points
 
 
@@ -76,9 +75,24 @@ def size_plot(report: Report) -> Figure:
     return figure
 
 
-def _known(values: Sequence[float | None]) -> list[float]:
+def _known(metrics: Sequence[Metric | None]) -> list[float]:
     """What was not measured is a gap in the line."""
-    return [math.nan if value is None else value for value in values]
+    return [math.nan if metric is None else metric.value for metric in metrics]
+
+
+def _mean(shares: Sequence[Metric]) -> Metric | None:
+    """Of tasks with items of their own, so that their errors are independent."""
+    if not shares:
+        return None
+    errors = [share.stderr for share in shares if share.stderr is not None]
+    return Metric(
+        name="tasks",
+        split=shares[0].split,
+        value=sum(share.value for share in shares) / len(shares),
+        stderr=math.hypot(*errors) / len(shares) if len(errors) == len(shares) else None,
+        n=sum(share.n for share in shares),
+        unit=shares[0].unit,
+    )
 
 
 def _bytes(phase: PhaseReport, before: Point | None) -> float:
@@ -91,7 +105,7 @@ def _bytes(phase: PhaseReport, before: Point | None) -> float:
     return 4.0 * phase.parameters if before is None else before.weight_bytes
 
 
-def _metric(phase: PhaseReport, name: str) -> float | None:
+def _metric(phase: PhaseReport, name: str) -> Metric | None:
     """Of the model that was handed on; of a cognate its trunk."""
     wanted = (f"{phase.phase}/{name}", f"trunk/{name}")
-    return next((m.value for want in wanted for m in phase.metrics if m.name == want), None)
+    return next((m for want in wanted for m in phase.metrics if m.name == want), None)

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from evaluation.metric import Metric, gate
+from evaluation.metric import Metric, gate, mean_metric, paired_control
+from evaluation.model_card import model_card
+from evaluation.render import with_error
 from evaluation.report import Agent, DataSource, PhaseReport, Report
+from evaluation.retention import retained
 from evaluation.size_plot import journey, size_plot
 from flows.parameters import load_config
 from flows.shipping import CARD, ship
@@ -80,6 +84,32 @@ def test_the_agent_is_the_artefact_with_its_card(kept: Checkpoint, report: Repor
     assert ship(kept, tmp_path, report) == out  # again, over the first
 
 
+def test_the_card_has_the_controls_and_an_error_and_n_with_every_figure(report: Report) -> None:
+    right = {"parent": [1, 1, 1, 1, 0, 1], "compression": [1, 1, 0, 1, 0, 1], "full_precision": [1, 1, 1, 1, 1, 0]}
+    scores = {name: np.array(values, float) for name, values in right.items()}
+    metrics = [mean_metric(f"{name}/recall_accuracy", "test", values) for name, values in scores.items()]
+    names = ("parent", "full_precision")
+    control = [
+        paired_control(n, "memory/recall_accuracy", scores["compression"], scores[n], f"budget of {n}") for n in names
+    ]
+    gates = (gate("enough", "compression/recall_accuracy", metrics[1].value, ">=", 0.5),)
+    last = PhaseReport(
+        phase="compression", status="passed", parameters=1000, metrics=metrics, controls=control, gates=gates
+    )
+    card = model_card(report.model_copy(update={"phases": (*report.phases[:-1], last)}))
+    value, parent = "0.67 ± 0.21", "0.83 ± 0.17"
+    assert f"| recall_accuracy | test | {value} | {parent} | 6 | share |" in card
+    assert f"| enough | {value} | >= | 0.5 | passed | 6 |" in card
+    # The independent reference has every item; the card has the report alone.
+    share = retained(scores["compression"], scores["full_precision"])
+    assert share is not None
+    kept = with_error(*share)
+    assert (
+        f"| full_precision | recall_accuracy | {value} | {parent} | -0.17 ± 0.31 | {kept} | 6 | budget of full" in card
+    )
+    assert f"| compression | passed | 4,000 | {value} | 6 | not measured | not measured |" in card
+
+
 def test_a_run_without_compression_keeps_no_agent_of_another(kept: Checkpoint, report: Report, tmp_path: Path) -> None:
     ship(kept, tmp_path, report)
     assert ship(kept.siblings[AGENT], tmp_path, report) is None and not (tmp_path / AGENT).exists()
@@ -93,7 +123,8 @@ def test_size_and_quality_follow_what_each_phase_handed_on(report: Report) -> No
         ("quiet_star", 4000),
         ("compression", 200),
     ]
-    assert [p.tasks for p in points] == pytest.approx([0.7, 0.7, 0.65])
-    assert [p.bits_per_byte for p in points] == [1.5, 1.5, 1.5]
+    assert [p.tasks.value for p in points if p.tasks] == pytest.approx([0.7, 0.7, 0.65])
+    assert [p.bits_per_byte.value for p in points if p.bits_per_byte] == [1.5, 1.5, 1.5]
+    assert [p.tasks.n for p in points if p.tasks] == [10, 10, 10]
     figure = size_plot(report)
     assert [bar.get_height() for bar in figure.axes[1].patches] == [4.0, 4.0, 0.2]
