@@ -66,7 +66,7 @@ class DataConfig(StrictModel):
     synthesis: Synthesis = Synthesis()
     """How those are asked for."""
     retention_days: int | None = Field(None, ge=1)
-    """Days after which every night deletes, each by its own date: records of the inbox, captured calls, and their copies:
+    """Days after which a night deletes, each by its own date: records of the inbox, captured calls, and their copies:
     answers of teachers and students (what is asked again is paid again), the records of data set versions (their cards
     stay), the work folders of earlier nights, rows that were set aside. A copy counts from when it was made, so the
     last one of a record goes within twice the period. A night that is taken up again counts from its first attempt and

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from distillation.curation.retention import expired
+from distillation.curation.retention import delete_files, empty_versions, expired
 from distillation.money.budget import Budget, BudgetConfig
 from distillation.money.ledger import Ledger
 from distillation.record import Record
@@ -27,7 +27,7 @@ from phases.fingerprint import source_fingerprint
 from phases.storage import sha256_json, write_json
 
 INBOX, CAPTURES, ANSWERS, SEALED, LAST = "inbox", "captures.sqlite", "answers.sqlite", "sealed.sqlite", "last.json"
-TALKS = "conversations"
+TALKS, VERSIONS, QUARANTINE = "conversations", "versions", "quarantine"
 ARRIVED = "arrived"
 """In `Record.more` of what was pushed: when, ISO 8601."""
 CODE = (
@@ -61,22 +61,34 @@ class Workshop:
         """What is left of the night's; a resumed one goes on from what it had spent."""
         return Budget.of(config, self.ledger.spent(self.number))
 
-    def captured(self, retention_days: int | None) -> list[Record]:
-        """Calls from outside; those whose time is over are deleted first, as are pushed records."""
+    def captured(self, retention_days: int | None, began: datetime | None = None) -> list[Record]:
+        """Calls from outside. What has been kept for more days is deleted first: see `DataConfig.retention_days`.
+
+        The days are counted back from when the night `began` (None: now). One that is taken up again counts from its
+        first attempt, so that it goes on with the questions and answers that it began with.
+        """
         if retention_days is not None:
-            self._forget(retention_days, datetime.now(UTC))
+            self._forget(retention_days, began or datetime.now(UTC))
         if not (self.project / CAPTURES).is_file():
             return []
         with CaptureStore(self.project / CAPTURES) as store:
             return list(store.records())
 
     def _forget(self, days: int, now: datetime) -> None:
-        if (self.project / CAPTURES).is_file():
-            with CaptureStore(self.project / CAPTURES) as store:
-                store.delete_before(now - timedelta(days=days))
+        limit = now - timedelta(days=days)
+        for path in (self.project / name for name in (CAPTURES, ANSWERS, SEALED)):
+            if path.is_file():
+                with CaptureStore(path) as store:
+                    store.delete_before(limit)
         dated = ((record, _arrived(record)) for record in read_folder(self.project / INBOX))
         over = expired(((record, at) for record, at in dated if at is not None), days, now)
         remove_records(self.project / INBOX, {record.key for record in over})
+        empty_versions(self.project / VERSIONS, limit)
+        delete_files(self.project / QUARANTINE, limit)
+        # This night's own work is what it goes on from; the earlier ones' is nobody's any more.
+        for night in self.project.glob("night-*"):
+            if night != self.night:
+                delete_files(night / "work", limit)
 
     def remember(self, fingerprint: str, decision: str) -> None:
         """That this night has ended so; holds once the night is finished in the database too."""
