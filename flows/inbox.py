@@ -6,14 +6,15 @@
         -d '{"teacher": "gpt-x", "licence": "…", "calls": [{"request": {…}, "response": {…}}]}'
 
 What was answered is on the disk. A push that is repeated adds nothing, so a sender whose answer got lost sends it
-again.
+again. What is no record is returned with its reason, and kept with it in the project's `quarantine/`.
 """
 
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,11 @@ from phases.errors import InputError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from distillation.records.reading import Rejected
+
+SHOWN = 300
+"""Characters of a row in the quarantine."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -70,7 +76,7 @@ def make_app(project: Path) -> "FastAPI":
 
     from distillation.night.workshop import ARRIVED, CAPTURES, INBOX
     from distillation.records.folder import append_records
-    from distillation.records.reading import records_of
+    from distillation.records.reading import Rejected, records_of
     from distillation.teachers.store import CaptureStore
     from flows.serving.problems import Problem, install
     from phases.errors import DataError
@@ -87,7 +93,9 @@ def make_app(project: Path) -> "FastAPI":
         try:
             read = records_of(rows, "push")
         except DataError as error:
+            _set_aside(project, [Rejected("push", i, str(error), _shown(row)) for i, row in enumerate(rows, start=1)])
             raise Problem(400, str(error)) from None
+        _set_aside(project, read.rejected)
         rejected = [{"row": one.line, "reason": one.reason} for one in read.rejected]
         now = {ARRIVED: datetime.now(UTC).isoformat(timespec="seconds")}
         added = append_records(project / INBOX, [replace(one, more={**one.more, **now}) for one in read.records])
@@ -102,6 +110,30 @@ def make_app(project: Path) -> "FastAPI":
         project.mkdir(parents=True, exist_ok=True)
         with CaptureStore(project / CAPTURES) as store:
             pushed = store.push(calls, teacher, licence)
-        return {"added": pushed.added, "known": pushed.known, "rejected": list(pushed.refused)}
+        refused = pushed.refused.items()
+        _set_aside(project, [Rejected("captures", i + 1, reason, _shown(calls[i])) for i, reason in refused])
+        told = [f"call {i}: {reason}" for i, reason in refused]
+        return {"added": pushed.added, "known": pushed.known, "rejected": told}
 
     return app
+
+
+def _set_aside(project: Path, rejected: Sequence["Rejected"]) -> None:
+    """Add what is not there yet to the quarantine: a file a day, since retention goes by the age of files."""
+    from distillation.night.workshop import QUARANTINE
+    from phases.json_lines import append_lines
+    from phases.storage import flocked
+
+    if not rejected:
+        return
+    folder = project / QUARANTINE
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"pushed-{datetime.now(UTC):%Y-%m-%d}.jsonl"
+    with flocked(folder / ".lock"):
+        known = set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
+        lines = dict.fromkeys(json.dumps(asdict(one)) for one in rejected)
+        append_lines(path, [line for line in lines if line not in known])
+
+
+def _shown(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False)[:SHOWN]

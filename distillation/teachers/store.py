@@ -1,4 +1,4 @@
-"""The capture store: every answer of every teacher, kept for good, so that no question is ever paid twice.
+"""The capture store: every answer of every teacher, kept until it is deleted, so that none is ever paid twice.
 
     with CaptureStore(Path("captures.sqlite")) as store:
         if store.claim(teacher, ask) == "ours":        # nobody else asks it meanwhile
@@ -49,8 +49,8 @@ class Pushed:
 
     added: int
     known: int
-    refused: tuple[str, ...]
-    """For each that cannot be learnt from: its number and the reason."""
+    refused: Mapping[int, str]
+    """The reason for each that cannot be learnt from, by its place among the calls, from 0."""
 
 
 class CaptureStore:
@@ -137,18 +137,19 @@ class CaptureStore:
 
         `identity` is the teacher's whose questions they are to answer; empty: they are records only.
         """
-        added, known, refused = 0, 0, []
+        added, known = 0, 0
+        refused: dict[int, str] = {}
         for number, call in enumerate(calls):
             try:
                 ask, answer = _captured(call)
             except Malformed as error:
-                refused.append(f"call {number}: {error}")
+                refused[number] = str(error)
                 continue
             whose = identity or f"pushed {teacher}"
             with transaction(self._db):
                 new = self._add(ask_key(whose, ask), whose, teacher, licence, ask, answer, when or self._now())
             added, known = added + new, known + (not new)
-        return Pushed(added, known, tuple(refused))
+        return Pushed(added, known, refused)
 
     def _add(self, key: str, identity: str, name: str, licence: str, ask: Ask, answer: Answer, at: float) -> int:
         values = (key, identity, name, licence, json.dumps(ask_json(ask)), json.dumps(asdict(answer)), at)

@@ -1,13 +1,14 @@
 """Records and captured calls that come over HTTP."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from distillation.night.workshop import CAPTURES, INBOX
+from distillation.night.workshop import CAPTURES, INBOX, QUARANTINE
 from distillation.records.folder import read_folder
 from distillation.teachers.store import CaptureStore
 from flows.cli import main
@@ -48,6 +49,29 @@ def test_captured_calls_become_records(tmp_path: Path) -> None:
     with CaptureStore(tmp_path / CAPTURES) as store:
         (record,) = store.records()
     assert (record.prompt, record.completion, record.teacher) == ("What is 2 + 2?", "4", "big")
+
+
+def set_aside(project: Path) -> list[dict[str, Any]]:
+    (path,) = (project / QUARANTINE).glob("*.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_what_was_rejected_is_set_aside_once_with_its_reason(tmp_path: Path) -> None:
+    rows = [{"prompt": "a?"}, {"prompt": "", "completion": "ü"}]
+    calls = {"teacher": "big", "licence": "own", "calls": [CALL, {"request": {"x": "y" * 999}}]}
+    for _ in range(2):  # a sender whose answer got lost sends it again
+        post(tmp_path, "/records", rows)
+        post(tmp_path, "/captures", calls)
+        post(tmp_path, "/records", [{"colour": "red"}])
+    row, call, unknown = set_aside(tmp_path)
+    assert (row["file"], row["line"]) == ("push", 2) and "empty" in row["reason"] and "ü" in row["content"]
+    assert (call["file"], call["line"], len(call["content"])) == ("captures", 2, 300) and "response" in call["reason"]
+    assert unknown["content"] == '{"colour": "red"}' and "no column of" in unknown["reason"]
+
+
+def test_a_push_without_mistakes_sets_nothing_aside(tmp_path: Path) -> None:
+    post(tmp_path, "/records", [{"prompt": "a?"}])
+    assert not (tmp_path / QUARANTINE).exists()
 
 
 @pytest.mark.parametrize(
