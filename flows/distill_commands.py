@@ -29,7 +29,7 @@ def add_project_arguments(command: argparse.ArgumentParser) -> None:
     """Options of `forge projects`."""
     command.add_argument("name", nargs="?", help="show one project with its nights, champions and steps")
     command.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder of all runs and projects")
-    command.add_argument("--archive", action="store_true", help="archive the project: it has no more nights")
+    command.add_argument("--archive", action="store_true", help="keep its reports in a file, and have no more nights")
 
 
 def distill(arguments: argparse.Namespace) -> int:
@@ -77,6 +77,7 @@ def _told(state: Any, config: Any, as_json: bool) -> int:
 
 def projects(arguments: argparse.Namespace) -> int:
     """All projects, or one in full."""
+    from distillation.project.archive import archive
     from distillation.project.portfolio import open_projects
     from flows.distill_report import DATABASE
 
@@ -92,7 +93,7 @@ def projects(arguments: argparse.Namespace) -> int:
         return 0
     project = found.open(arguments.name)
     if arguments.archive:
-        project.move("archived", "by hand")
+        archive(project, arguments.out / project.name, "by hand")
     shown = _project_data(project)
     print(json.dumps(shown, indent=2) if arguments.json else _project_text(shown))
     return 0
@@ -142,6 +143,7 @@ def _project_data(project: Any) -> dict[str, Any]:
         "name": project.name,
         "stage": project.stage,
         "teacher": project.teacher,
+        "teacher_digest": project.teacher_digest,
         "nights": [asdict(night) for night in project.nights()],
         "lineage": [asdict(student) for student in project.lineage()],
         "steps": [asdict(move) for move in project.history()],

@@ -61,6 +61,16 @@ class Project:
         return self._column(projects.c.teacher)
 
     @property
+    def teacher_digest(self) -> str:
+        """Who that is: its checkpoint's digest, or an endpoint's address and model; empty: it was not opened yet."""
+        return self._column(projects.c.teacher_digest)
+
+    def identify_teacher(self, digest: str) -> None:
+        """Write who the teacher is, once it has been opened."""
+        with self.database.writing() as connection:
+            connection.execute(projects.update().where(projects.c.id == self.id).values(teacher_digest=digest))
+
+    @property
     def spending(self) -> str:
         """What `Night.finish` was given of the error rate that was spent over the nights; empty: nothing."""
         return self._column(projects.c.spending)
@@ -101,6 +111,11 @@ class Project:
     def night(self, number: int) -> NightRecord:
         """The night of a number."""
         return self.nights()[number - 1]
+
+    def data_before(self, number: int) -> str:
+        """Version of the data of the last finished night before that one; empty: there is none."""
+        before = [one.data_version for one in self.nights() if one.number < number and one.status == "finished"]
+        return before[-1] if before else ""
 
     def record_student(
         self,
