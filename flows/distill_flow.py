@@ -7,6 +7,8 @@ The night ends in a state that says what became of it: Promoted, Ready (passed, 
 NotEnoughData; or NothingNew, within seconds, when neither data, teachers, settings nor code have changed.
 """
 
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from prefect.states import Completed
 
 from distillation.night.faculty import Faculty
 from distillation.night.schooling import Plan, Schooled
+from distillation.night.workshop import VERSIONS
 from distillation.project.night import Night as OpenNight
 from distillation.project.portfolio import open_projects
 from distillation.project.project import Project
+from distillation.training.baseline import NAME as BASELINE
 from distillation.training.distil import Distilled
 from evaluation.render import render_markdown
 from evaluation.report import Report, write_report
@@ -32,7 +36,7 @@ from flows.forge_flow import origin
 from flows.night import Examined, Night, spending_of
 from flows.recommend_flow import recommend_task
 from flows.run_directory import locked
-from flows.students import champion_before, check_champion, register_student, settle
+from flows.students import champion_before, check_champion, identities, register_student, settle
 from flows.tracking import Tracker, track
 from phases.errors import ForgeError
 
@@ -60,11 +64,12 @@ def distill(config: ProjectConfig) -> State[Any]:
 def _night(config: ProjectConfig, project: Project, opened: OpenNight) -> State[Any]:
     night = Night(config, opened.number)
     say(f"distill: night {opened.number} of {config.project}" + (", taken up again" if opened.resumed else ""))
-    plan = data_task(night, config.out)
+    plan = data_task(night, project, config.out)
     faculty = night.faculty(plan)
+    project.identify_teacher(identities(faculty)[0])
     fingerprint, last = night.fingerprint(plan, faculty), night.workshop.last()
     if last.get("fingerprint") == fingerprint and _finished(project, last["night"]):
-        opened.finish(verdict=NOTHING_NEW, data_version=plan.version)
+        opened.finish(verdict=NOTHING_NEW, data_version=plan.parent)
         message = f"nothing new since night {last['night']}, which ended in: {last['decision']}"
         say(f"distill: {message}")
         return Completed(name="NothingNew", message=message, data=str(night.workshop.project))
@@ -93,16 +98,18 @@ def _taught(
     examined = exam_task(night, plan, faculty, schooled, made, project)
     report = report_task(config, project, night, plan, faculty, schooled, made, examined, tracker)
     version = register_student(config, night, schooled, made, examined, tracker)
-    state = settle(config, project, opened, night, schooled, made, examined, version, fingerprint)
+    state = settle(config, project, opened, night, faculty, schooled, made, examined, version, fingerprint)
     if report.agent is not None and config.plan.enabled:
         plan_task(config, night, report, tracker)
     return state
 
 
 @task(name="data", task_run_name="data", cache_policy=NO_CACHE, persist_result=False)
-def data_task(night: Night, out: Path) -> Plan:
+def data_task(night: Night, project: Project, out: Path) -> Plan:
     """Gather and curate the questions; seal the test."""
-    plan = night.schooling.plan(out)
+    number = night.workshop.number
+    began = datetime.fromisoformat(project.night(number).started_at)
+    plan = night.schooling.plan(out, project.data_before(number), began)
     say(f"distill: {len(plan.questions.records):,} questions, {len(plan.sealed):,} sealed")
     for reason, count in plan.gathered.rejected.items():
         say(f"distill: {count:,} rows set aside: {reason}")
@@ -119,9 +126,18 @@ def answers_task(night: Night, plan: Plan, faculty: Faculty, champion: str) -> S
 def train_task(
     night: Night, plan: Plan, faculty: Faculty, schooled: Schooled, champion: str, tracker: Tracker
 ) -> Distilled:
-    """The student, and the baseline at equal budget."""
-    with tracker.phase("student", schooled.version) as log:
-        return night.learn(plan, faculty, schooled, champion, log.metrics)
+    """The student, and the baseline at equal budget: a nested run each, of the same data."""
+    card, key = schooled.card, schooled.version
+    folder = night.workshop.project / VERSIONS / key[:16]
+    tracker.input("distillation-data", key, folder, {"records": card["records"], "tokens": card["tokens"]})
+    with tracker.phase("student", key) as student, tracker.phase(BASELINE, key) as baseline:
+
+        def metrics(step: int, values: Mapping[str, float]) -> None:
+            theirs = {name: value for name, value in values.items() if name.startswith(f"{BASELINE}/")}
+            baseline.metrics(step, theirs)
+            student.metrics(step, {name: value for name, value in values.items() if name not in theirs})
+
+        return night.learn(plan, faculty, schooled, champion, metrics)
 
 
 @task(name="exam", task_run_name="exam", cache_policy=NO_CACHE, persist_result=False)

@@ -6,11 +6,13 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from distillation.night.faculty import Faculty
 from distillation.night.schooling import Schooled
 from distillation.night.workshop import LAST
 from distillation.project.night import Night as OpenNight
 from distillation.project.project import Project
 from distillation.project.student import Student
+from distillation.teachers.local import LocalTeacher
 from distillation.training.distil import Distilled
 from flows import champion as champions
 from flows.console import say
@@ -22,6 +24,11 @@ from phases.errors import ForgeError, InputError
 
 PROMOTE = "promote"
 NAMES = {"promote": "Promoted", "roll back": "RolledBack", "not enough data": "NotEnoughData"}
+
+
+def identities(faculty: Faculty) -> list[str]:
+    """Who its teachers are: a checkpoint's digest, an endpoint's address and model."""
+    return [one.checkpoint.digest if isinstance(one, LocalTeacher) else one.identity for one in faculty.teachers]
 
 
 def champion_before(project: Project, night: int) -> Student | None:
@@ -102,6 +109,7 @@ def settle(
     project: Project,
     opened: OpenNight,
     night: Night,
+    faculty: Faculty,
     schooled: Schooled,
     made: Distilled,
     examined: Examined,
@@ -116,7 +124,7 @@ def settle(
         made.student.digest,
         opened.number,
         str(made.student.path),
-        teachers=list(made.student.manifest.get("parents", ())),
+        teachers=identities(faculty),
         retention=answers.ratio,
         saved_usd_per_month=account.saved_usd_per_month,
         break_even_day=account.break_even_day,

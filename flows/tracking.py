@@ -7,6 +7,7 @@ back. Runs are found again by tag, so that a resumed run goes on in the same MLf
 """
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -174,10 +175,14 @@ class Tracker:
 
     def data(self, data: Dataset) -> None:
         """The data as an input of the run, by digest."""
-        source = str(data.path.resolve())
-        logged = LoggedDataset(name="forge-data", digest=data.digest[:32], source_type="local", source=source)
+        self.input("forge-data", data.digest, data.path)
+
+    def input(self, name: str, digest: str, folder: Path, sizes: Mapping[str, object] | None = None) -> None:
+        """A data set in a folder as an input of the run; MLflow shows the `sizes` beside it."""
+        source, profile = str(folder.resolve()), None if sizes is None else json.dumps(dict(sizes))
+        logged = LoggedDataset(name=name, digest=digest[:32], source_type="local", source=source, profile=profile)
         self.parent.write(lambda client, run_id: client.log_inputs(run_id, [DatasetInput(logged)]))
-        self.parent.describe({}, {"data.digest": data.digest})
+        self.parent.describe({}, {"data.digest": digest})
 
     @contextlib.contextmanager
     def phase(self, name: str, key: str) -> Iterator[RunLog]:

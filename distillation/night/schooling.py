@@ -8,13 +8,15 @@ Curation comes twice: questions before anybody is paid to answer them, answers b
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from distillation.curation.config import CurationConfig
 from distillation.curation.curate import Curated, curate
 from distillation.curation.decontamination import Sealed
+from distillation.curation.pii import Kind, redact_record
 from distillation.curation.step import Step
 from distillation.curation.synthesis import gaps, synthesise
 from distillation.curation.versions import version, write_version
@@ -22,7 +24,7 @@ from distillation.money.budget import Budget
 from distillation.night.asking import AskConfig, Filled, complete
 from distillation.night.data import DataConfig, Gathered, gather
 from distillation.night.faculty import Faculty, Remembered
-from distillation.night.workshop import ANSWERS, Workshop
+from distillation.night.workshop import ANSWERS, VERSIONS, Workshop
 from distillation.record import Record
 from distillation.teachers.store import Attempts, CaptureStore
 from distillation.training.data_size import DataSize, subset
@@ -40,6 +42,8 @@ class Plan:
     questions: Curated
     version: str
     """Of the questions."""
+    parent: str
+    """Version of the data of the last finished night; empty: this is the first."""
 
     @property
     def sealed(self) -> list[Record]:
@@ -76,12 +80,16 @@ class Schooling:
     ask: AskConfig
     seed: int
 
-    def plan(self, out: Path) -> Plan:
-        """Gather and curate the questions. Raises `DataError` where nothing is left, or nothing is sealed."""
-        captured = self.workshop.captured(self.data.retention_days)
-        gathered = gather(self.data, out, self.workshop.project, captured)
+    def plan(self, out: Path, parent: str = "", began: datetime | None = None) -> Plan:
+        """Gather and curate the questions. Raises `DataError` where nothing is left, or nothing is sealed.
+
+        `parent`: version of the last finished night's data, from which this night's is named. `began`: when the night
+        was first begun; None: now.
+        """
+        captured = self.workshop.captured(self.data.retention_days, began)
+        gathered = held_out_redacted(gather(self.data, out, self.workshop.project, captured), self.curation.redact)
         questions = curate(gathered.train, sealed_questions(gathered), self.curation, self.seed)
-        return Plan(gathered, questions, version(questions.records, self.curation))
+        return Plan(gathered, questions, version(questions.records, self.curation), parent)
 
     def answered(
         self, plan: Plan, faculty: Faculty, budget: Budget, share: float = 1.0, progress: Progress | None = None
@@ -118,10 +126,10 @@ class Schooling:
             )
             attempts = store.attempts()
         curated = curate(filled.records, sealed_questions(plan.gathered), self.curation, self.seed)
-        name = version(curated.records, self.curation, plan.version)
-        folder = self.workshop.project / "versions" / name[:16]
+        name = version(curated.records, self.curation, plan.parent)
+        folder = self.workshop.project / VERSIONS / name[:16]
         count = _token_counter(faculty)
-        card = write_version(folder, curated, self.curation, parent=plan.version, seed=self.seed, count_tokens=count)
+        card = write_version(folder, curated, self.curation, parent=plan.parent, seed=self.seed, count_tokens=count)
         return Schooled(curated.records, curated.steps, filled, synthetic, attempts, name, card, validation)
 
     def expected(self, plan: Plan, faculty: Faculty, budget: Budget) -> list[Record]:
@@ -157,6 +165,18 @@ def _token_counter(faculty: Faculty) -> Callable[[str], int] | None:
         return None
     tokenizer = tutors[0].checkpoint.tokenizer()
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def held_out_redacted(gathered: Gathered, kinds: Sequence[Kind]) -> Gathered:
+    """Own questions are asked of teachers in the examination too, so they lose what training questions lose.
+
+    Only now that each has its part: that follows from the question as it came. A run's questions are made up.
+    """
+
+    def redacted(records: Sequence[Record]) -> list[Record]:
+        return [one if one.source.startswith("run:") else redact_record(one, kinds)[0] for one in records]
+
+    return replace(gathered, validation=redacted(gathered.validation), sealed=redacted(gathered.sealed))
 
 
 def sealed_questions(gathered: Gathered) -> Sequence[Sealed]:

@@ -12,6 +12,8 @@ import pytest
 from mlflow import MlflowClient
 from prefect.client.schemas.objects import State
 
+from distillation.curation.versions import read_version
+from distillation.night.forged import open_run
 from distillation.project.portfolio import open_projects
 from distillation.validation.gate import Verdicts
 from evaluation.latency import Latency, decode_timed
@@ -23,6 +25,7 @@ from flows.distill_flow import distill
 from flows.distill_parameters import ProjectConfig, load_project, templates
 from flows.distill_report import DATABASE
 from flows.parameters import ForgeConfig
+from phases.checkpoint import open_checkpoint
 from phases.errors import ConfigError, InputError
 
 SETTINGS = {
@@ -108,11 +111,25 @@ def test_a_night_has_a_verdict_and_the_next_has_nothing_new(project: ProjectConf
     assert experiment is not None
     (logged,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'p-night-0001'")
     assert "test/student/answers" in logged.data.metrics
+    opened = open_projects(project.out / DATABASE).open("p")
+    data = opened.night(1).data_version
+    (given,) = (one.dataset for one in logged.inputs.dataset_inputs)
+    _, card = read_version(project.folder / "versions" / data[:16])
+    assert given.digest == data[:32] and json.loads(given.profile)["records"] == card["records"]
+    nested = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{logged.info.run_id}'")
+    for run_ in nested:
+        curves = {name.partition("/")[0] for name in run_.data.metrics}
+        assert curves == {run_.data.tags["forge.phase"]}
+    assert {run_.data.tags["forge.phase"] for run_ in nested} == {"student", "baseline"}
+    (student,) = opened.students()
+    teacher = open_run(project.out / "t").teacher
+    assert student.teachers == (opened.teacher_digest,) == (open_checkpoint(teacher).digest,)
     began = time.monotonic()
     again = run(project)
     assert again.name == "NothingNew" and time.monotonic() - began < 60
-    (first, second) = open_projects(project.out / DATABASE).open("p").nights()
+    (first, second) = opened.nights()
     assert (first.status, second.verdict, second.alpha_spent) == ("finished", "nothing new", None)
+    assert second.data_version == data
     assert not (project.folder / "night-0002").exists()
 
 
@@ -129,6 +146,9 @@ def test_a_promoted_student_that_is_damaged_is_rolled_back_and_made_anew(project
     assert third.name == "RolledBack" and "the teacher" in str(third.message)
     assert champion_of(project) is None and opened.champion is None
     assert run(project).name == "Promoted" and champion_of(project) == 2
+    versions = [night.data_version for night in opened.nights()]
+    cards = [read_version(project.folder / "versions" / name[:16])[1] for name in versions]
+    assert [card["parent"] for card in cards] == ["", "", versions[0]] and versions[0] == versions[1] != versions[2]
 
 
 def test_a_killed_night_goes_on_under_its_number(project: ProjectConfig, monkeypatch: pytest.MonkeyPatch) -> None:
