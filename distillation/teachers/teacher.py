@@ -1,7 +1,7 @@
 """What a teacher is: something with a name that answers questions, and says what that cost.
 
 `LocalTeacher` (`local.py`) and `EndpointTeacher` (`endpoint.py`) are the two; `collect` (`collect.py`) asks either,
-through the capture store, so that no question is ever paid twice.
+through the capture store, so that no stored answer is ever paid twice.
 """
 
 from collections.abc import Iterable, Iterator
