@@ -59,7 +59,7 @@ def model_card(report: Report) -> str:
 
 
 def _rows(phase: PhaseReport) -> list[tuple[str, ...]]:
-    known, rows = _by_name(phase), []
+    known, rows = _by_name(phase), list[tuple[str, ...]]()
     for metric in phase.metrics:
         what = metric.name.removeprefix(f"{phase.phase}/")
         if what != metric.name and metric.name.endswith(SHOWN):
@@ -99,7 +99,7 @@ def _kept(control: Control, ours: Metric | None, theirs: Metric | None) -> str:
 
 def _gates(phase: PhaseReport) -> list[tuple[str, ...]]:
     """Their values with errors and n, where they are of a metric; a difference has its error in the threshold."""
-    known, rows = _by_name(phase), []
+    known, rows = _by_name(phase), list[tuple[str, ...]]()
     for gate, (name, value, *rest) in zip(phase.gates, gate_rows(phase.gates), strict=True):
         metric = known.get(gate.metric)
         rows.append((name, _shown(metric, value), *rest, "–" if metric is None else number(metric.n)))
