@@ -19,7 +19,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
 
 from distillation.curation.balance import balance
 from distillation.curation.config import CurationConfig
@@ -30,7 +30,7 @@ from distillation.curation.near_duplicates import NearDuplicates, near_duplicate
 from distillation.curation.pii import Kind, redact, redact_record
 from distillation.curation.quality import keep_good
 from distillation.curation.step import Step, taken_out
-from distillation.record import Record
+from distillation.record import Message, Record
 from phases.errors import DataError
 
 
@@ -69,12 +69,18 @@ def curate(records: Sequence[Record], sealed: Sequence[Sealed], config: Curation
 
 def in_order(records: Sequence[Record]) -> list[Record]:
     """Those with a known right answer first, then the answered, then by key; equal ones by everything else."""
+    placed = sorted((not record.reference, not record.completion, record.key, i) for i, record in enumerate(records))
+    ordered = []
+    for _, equal in groupby(placed, key=lambda place: place[:3]):
+        same = [records[place[3]] for place in equal]
+        ordered += sorted(same, key=_rest) if len(same) > 1 else same
+    return ordered
 
-    def place(record: Record) -> tuple[Any, ...]:
-        rest = [record.source, record.teacher, record.licence, record.edge, record.weight, sorted(record.more.items())]
-        return not record.reference, not record.completion, record.key, json.dumps(rest)
 
-    return sorted(records, key=place)
+def _rest(record: Record) -> str:
+    """What a record's key does not tell."""
+    rest = [record.source, record.teacher, record.licence, record.edge, record.weight, sorted(record.more.items())]
+    return json.dumps(rest)
 
 
 def _redacted(records: Sequence[Record], kinds: Sequence[Kind]) -> tuple[list[Record], Step]:
@@ -91,13 +97,15 @@ def _redacted(records: Sequence[Record], kinds: Sequence[Kind]) -> tuple[list[Re
 
 def _unlike(records: Sequence[Record], config: NearDuplicates, seed: int) -> tuple[list[Record], Step]:
     """One question of each cluster, with all records of that very question."""
-    first = {record.prompt_key: i for i, record in reversed(list(enumerate(records)))}
-    chosen = [records[i] for i in sorted(first.values())]
+    first: dict[tuple[Message, ...], Record] = {}
+    for record in records:
+        first.setdefault(record.messages, record)
+    chosen = list(first.values())
     texts = ["\n".join(m.content for m in record.messages if m.role != "system") for record in chosen]
     apart = [record.reference for record in chosen] if config.references_tell_apart else None
     found = near_duplicates(texts, config, seed, apart)
-    gone = {record.prompt_key for record, keep in zip(chosen, found.keep, strict=True) if not keep}
-    reasons = {i: f"near-duplicate (≥ {config.threshold:g})" for i, r in enumerate(records) if r.prompt_key in gone}
+    gone = {record.messages for record, keep in zip(chosen, found.keep, strict=True) if not keep}
+    reasons = {i: f"near-duplicate (≥ {config.threshold:g})" for i, r in enumerate(records) if r.messages in gone}
     figures = {"pairs compared": found.compared, "pairs not compared": found.not_compared}
     return taken_out("near-duplicates", records, reasons, figures=figures)
 

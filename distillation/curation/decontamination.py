@@ -15,6 +15,7 @@ were excused. Searching is by hashes, in one pass; `leaks.py` then looks again, 
 import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from pydantic import Field
@@ -118,7 +119,7 @@ class _Search:
     def read(self, records: Sequence[Record], first: int) -> None:
         """Look at some records, the first of which has this index."""
         read = [_words_of(record) for record in records]
-        together = self._numbered(word for found, _ in read for word in found)
+        together = self._numbered(chain.from_iterable(found for found, _ in read))
         owner = np.repeat(np.arange(first, first + len(read)), [len(found) for found, _ in read])
         self.leaks |= {i for i, (_, prompt) in enumerate(read, first) if " ".join(prompt) in self.whole}
         held = np.zeros((2, 0), dtype=np.int64)
@@ -193,7 +194,7 @@ def _words_of(record: Record) -> tuple[list[str], list[str]]:
     """Everything that a student would read of a record but the system prompt, which all share; and its question."""
     turns = [words(message.content) for message in record.messages if message.role != "system"]
     rest = (words(record.rationale), words(record.completion))
-    return [word for part in (*turns, *rest) for word in part], turns[-1]
+    return list(chain(*turns, *rest)), turns[-1]
 
 
 def _runs(numbered: Hashes, longest: int) -> Iterator[tuple[int, Hashes]]:

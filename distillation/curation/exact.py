@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from distillation.curation.shingles import tokens
 from distillation.curation.step import Step, taken_out
-from distillation.record import Record
+from distillation.record import Message, Record
 
 DUPLICATE = "exact duplicate"
 CONFLICT = "conflicting references"
@@ -20,16 +20,17 @@ SEVERAL = "questions with several completions"
 
 def drop_duplicates(records: Sequence[Record], *, keep_conflicts: bool = False) -> tuple[list[Record], Step]:
     """The first of equal records, and no question with conflicting right answers unless they are to be kept."""
-    seen: set[str] = set()
+    seen: set[tuple[object, ...]] = set()
     reasons: dict[int, str] = {}
-    by_prompt: dict[str, list[int]] = {}
+    by_prompt: dict[tuple[Message, ...], list[int]] = {}
     for i, record in enumerate(records):
-        key = record.key
-        if key in seen:
+        # What `Record.key` is the hash of, which takes longer to make than this does to compare.
+        content = record.messages, record.completion, record.rationale, record.reference, record.group
+        if content in seen:
             reasons[i] = DUPLICATE
         else:
-            seen.add(key)
-            by_prompt.setdefault(record.prompt_key, []).append(i)
+            seen.add(content)
+            by_prompt.setdefault(record.messages, []).append(i)
     several = [indices for indices in by_prompt.values() if len(indices) > 1]
     conflicts = [indices for indices in several if len({_answer(records[i]) for i in indices} - {""}) > 1]
     if not keep_conflicts:

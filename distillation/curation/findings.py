@@ -41,6 +41,23 @@ class Limits:
     answer_most: int
 
 
+class Seen:
+    """A record as the tests look at it, with what several of them need."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.prompt, self.completion = record.prompt, record.completion
+        self.prompt_words, self.answer_words = self.prompt.split(), self.completion.split()
+        self.both = self.prompt + self.completion
+        self.lower = self.both.lower()
+        """What a pattern needs is looked for here before the pattern itself, which takes a hundred times as long."""
+        self.ascii = self.both.isascii()
+
+    def may_have(self, *needs: str) -> bool:
+        """Whether one of these, in small letters, is in question or answer; of other scripts only the pattern knows."""
+        return not self.ascii or any(need in self.lower for need in needs)
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that can be wrong."""
@@ -50,17 +67,22 @@ class Finding:
     """What it costs of ten."""
     advice: str
     """What to do about it."""
-    test: Callable[[Record, Limits], bool]
+    test: Callable[[Seen, Limits], bool]
     of_answer: bool = True
     """Whether it is looked for only where there is an answer."""
 
 
 def repetition(text: str) -> float:
     """The share of words that stand in a run of five words which occurs more than once; 0 below 20 words."""
-    words = text.split()
+    return _repetition(text.split())
+
+
+def _repetition(words: list[str]) -> float:
     if len(words) < 20:
         return 0.0
-    runs = [tuple(words[i : i + 5]) for i in range(len(words) - 4)]
+    runs = list(zip(*(words[i:] for i in range(5)), strict=False))
+    if len(set(runs)) == len(runs):
+        return 0.0
     counts = Counter(runs)
     covered = {place for i, run in enumerate(runs) if counts[run] > 1 for place in range(i, i + 5)}
     return len(covered) / len(words)
@@ -105,54 +127,66 @@ def _wrong(record: Record) -> bool:
     return short and not states(record.completion, record.reference)
 
 
-def _unfinished(text: str) -> bool:
+def _unfinished(text: str, words: int) -> bool:
     """A text of sentences that does not end like one."""
-    return len(text.split()) > 30 and text.count(".") >= 2 and text[-1].isalnum()
+    return words > 30 and text.count(".") >= 2 and text[-1].isalnum()
 
 
 def _cut_off(record: Record) -> bool:
     return record.more.get("finish", "stop") == "length"
 
 
-def _length(text: str) -> int:
-    return len(text.split())
+def _has_placeholder(s: Seen) -> bool:
+    return s.may_have("{{", "<|", "[insert", "[todo", "[your", "lorem ipsum", "todo:") and bool(
+        _PLACEHOLDER.search(s.both)
+    )
+
+
+def _refuses(s: Seen) -> bool:
+    needs = ("'m", "i am", "i can", "won't", "will not", "must", "as an ai", "access", "against", "violate")
+    return s.may_have(*needs) and bool(_REFUSAL.search(s.completion[:300].replace("’", "'")))
+
+
+def _speaks_as_model(s: Seen) -> bool:
+    return s.may_have("language model", "my training data", "my knowledge cutoff", "openai") and bool(
+        _SPEAKS_AS_MODEL.search(s.completion)
+    )
+
+
+def _other_script(s: Seen) -> bool:
+    if s.ascii:
+        return False
+    asked, answered = script(s.prompt), script(s.completion)
+    return bool(asked and answered) and asked != answered
 
 
 FINDINGS = (
-    Finding("prompt too short", 3, "ask a whole question", lambda r, m: _length(r.prompt) < m.prompt_least, False),
+    Finding("prompt too short", 3, "ask a whole question", lambda s, m: len(s.prompt_words) < m.prompt_least, False),
     Finding(
-        "prompt too long", 3, "shorten it or raise the limit", lambda r, m: _length(r.prompt) > m.prompt_most, False
+        "prompt too long", 3, "shorten it or raise the limit", lambda s, m: len(s.prompt_words) > m.prompt_most, False
     ),
-    Finding(
-        "placeholder", 4, "fill the template in", lambda r, m: bool(_PLACEHOLDER.search(r.prompt + r.completion)), False
-    ),
+    Finding("placeholder", 4, "fill the template in", lambda s, m: _has_placeholder(s), False),
     Finding(
         "encoding damage",
         3,
         "read it in its encoding",
-        lambda r, m: bool(_DAMAGE.search(r.prompt + r.completion)),
+        lambda s, m: not s.ascii and bool(_DAMAGE.search(s.both)),
         False,
     ),
-    Finding("repetitive prompt", 2, "remove the repetition", lambda r, m: repetition(r.prompt) > 0.5, False),
-    Finding("answer too short", 3, "ask again or lower the limit", lambda r, m: _length(r.completion) < m.answer_least),
+    Finding("repetitive prompt", 2, "remove the repetition", lambda s, m: _repetition(s.prompt_words) > 0.5, False),
+    Finding("answer too short", 3, "ask again or lower the limit", lambda s, m: len(s.answer_words) < m.answer_least),
+    Finding("answer too long", 3, "ask for less or raise the limit", lambda s, m: len(s.answer_words) > m.answer_most),
+    Finding("refusal", 5, "ask another teacher", lambda s, m: _refuses(s)),
+    Finding("speaks as a model", 2, "ask with a system prompt", lambda s, m: _speaks_as_model(s)),
+    Finding("repetition", 4, "ask again, at a temperature", lambda s, m: _repetition(s.answer_words) > 0.3),
+    Finding("cut off", 4, "ask with more tokens", lambda s, m: _cut_off(s.record)),
     Finding(
-        "answer too long", 3, "ask for less or raise the limit", lambda r, m: _length(r.completion) > m.answer_most
+        "unfinished",
+        1,
+        "ask with more tokens",
+        lambda s, m: not _cut_off(s.record) and _unfinished(s.completion, len(s.answer_words)),
     ),
-    Finding(
-        "refusal", 5, "ask another teacher", lambda r, m: bool(_REFUSAL.search(r.completion[:300].replace("’", "'")))
-    ),
-    Finding(
-        "speaks as a model", 2, "ask with a system prompt", lambda r, m: bool(_SPEAKS_AS_MODEL.search(r.completion))
-    ),
-    Finding("repetition", 4, "ask again, at a temperature", lambda r, m: repetition(r.completion) > 0.3),
-    Finding("cut off", 4, "ask with more tokens", lambda r, m: _cut_off(r)),
-    Finding("unfinished", 1, "ask with more tokens", lambda r, m: not _cut_off(r) and _unfinished(r.completion)),
-    Finding("repeats the question", 4, "ask again", lambda r, m: _length(r.prompt) > 3 and r.completion == r.prompt),
-    Finding("other script", 2, "ask in the wanted language", lambda r, m: _other_script(r)),
-    Finding("wrong answer", 5, "ask again, or another teacher", lambda r, m: _wrong(r)),
+    Finding("repeats the question", 4, "ask again", lambda s, m: len(s.prompt_words) > 3 and s.completion == s.prompt),
+    Finding("other script", 2, "ask in the wanted language", lambda s, m: _other_script(s)),
+    Finding("wrong answer", 5, "ask again, or another teacher", lambda s, m: _wrong(s.record)),
 )
-
-
-def _other_script(record: Record) -> bool:
-    asked, answered = script(record.prompt), script(record.completion)
-    return bool(asked and answered) and asked != answered

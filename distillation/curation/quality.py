@@ -14,7 +14,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from distillation.curation.findings import FINDINGS, Limits
+from distillation.curation.findings import FINDINGS, Finding, Limits, Seen
 from distillation.curation.step import Step, taken_out
 from distillation.record import Record
 from phases.strict import StrictModel
@@ -60,24 +60,32 @@ class Judged:
 
 def judge(record: Record, config: Quality) -> Judged:
     """The score of one record."""
-    limits = Limits(*config.prompt_words, *config.answer_words)
-    answered = bool(record.completion.strip())
-    tests = [f for f in FINDINGS if (answered or not f.of_answer) and config.points.get(f.name, f.points) > 0]
-    found = [f.name for f in tests if f.test(record, limits)]
-    lost = sum(config.points.get(f.name, f.points) for f in tests if f.name in found)
-    if config.answered and not answered:
-        found.append(NO_ANSWER)
-        lost += config.points.get(NO_ANSWER, BEST)
-    return Judged(max(0.0, BEST - lost), tuple(found))
+    return _judge(record, config, _tests(config), Limits(*config.prompt_words, *config.answer_words))
 
 
 def keep_good(records: Sequence[Record], config: Quality) -> tuple[list[Record], Step]:
     """The records that reach the threshold. Of the others the dearest finding is the reason."""
-    judged = [judge(record, config) for record in records]
+    tests, limits = _tests(config), Limits(*config.prompt_words, *config.answer_words)
+    judged = [_judge(record, config, tests, limits) for record in records]
     reasons = {i: _reason(j, config) for i, j in enumerate(judged) if j.score < config.threshold}
     stay = Counter(name for i, j in enumerate(judged) if i not in reasons for name in j.findings)
     figures = {"mean score": sum(j.score for j in judged) / len(judged)} if judged else {}
     return taken_out("quality", records, reasons, findings=dict(stay), figures=figures)
+
+
+def _tests(config: Quality) -> list[tuple[Finding, float]]:
+    """The findings that cost points, with these."""
+    points = [(finding, config.points.get(finding.name, finding.points)) for finding in FINDINGS]
+    return [(finding, cost) for finding, cost in points if cost > 0]
+
+
+def _judge(record: Record, config: Quality, tests: Sequence[tuple[Finding, float]], limits: Limits) -> Judged:
+    seen = Seen(record)
+    answered = bool(record.completion.strip())
+    found = [(f.name, cost) for f, cost in tests if (answered or not f.of_answer) and f.test(seen, limits)]
+    if config.answered and not answered:
+        found.append((NO_ANSWER, config.points.get(NO_ANSWER, BEST)))
+    return Judged(max(0.0, BEST - sum(cost for _, cost in found)), tuple(name for name, _ in found))
 
 
 def _reason(judged: Judged, config: Quality) -> str:

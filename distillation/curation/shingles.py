@@ -7,6 +7,7 @@ different shingles are taken for the same.
 """
 
 import re
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -18,6 +19,8 @@ Hashes = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
 
 _TOKENS = re.compile(r"[぀-ヿ㐀-鿿가-힯]|\w+|[^\w\s]")
+_SYMBOLS = string.punctuation.replace("_", "")
+_CONTROLS = bytes(c for c in range(128) if not chr(c).isprintable() and not chr(c).isspace())
 _AT_ONCE = 20_000
 """Texts that are hashed in one go: their places need less than the 16 bits that a sort key has for them."""
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -30,7 +33,13 @@ _REMEMBERED = 2_000_000
 
 def tokens(text: str) -> list[str]:
     """Words and single symbols in one case; characters of scripts without spaces stand for themselves."""
-    return _TOKENS.findall(text.casefold())
+    text = text.casefold()
+    if not text.isascii() or len(text.encode().translate(None, _CONTROLS)) < len(text):
+        return _TOKENS.findall(text)
+    for symbol in _SYMBOLS:
+        if symbol in text:
+            text = text.replace(symbol, f" {symbol} ")
+    return text.split()
 
 
 def scramble(values: Hashes) -> Hashes:

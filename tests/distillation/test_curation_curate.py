@@ -91,6 +91,14 @@ def test_several_answers_of_a_question_stay_and_of_near_ones_the_first_good_one(
     assert {r.completion for r in curated([good, refused, other]).records} == {"Trees.", "Woods."}
 
 
+@pytest.mark.parametrize("mark", ["!", "?!", ";", "..", "--", ":)"])
+def test_a_question_counts_from_its_first_record_on(mark: str) -> None:
+    """Answered ones come first, so the other one goes even where it stands before an unanswered record of the first."""
+    question = " ".join(WORDS)
+    records = [asked(question, completion="Trees."), asked(question), asked(question + mark)]
+    assert {r.prompt for r in curated(records).records} == {question}
+
+
 def test_conflicts_go_unless_they_are_to_stay() -> None:
     records = [
         asked("2 + 2?", reference="4"),

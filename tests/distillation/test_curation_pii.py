@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillation.curation.checksums import is_card, is_iban
-from distillation.curation.pii import KINDS, redact, redact_record
+from distillation.curation.pii import KINDS, PATTERNS, redact, redact_record
 from distillation.curation.retention import expired
 from distillation.record import Message, Record, asked
 from phases.errors import InputError
@@ -67,6 +67,29 @@ def test_what_is_found(text: str, expected: str) -> None:
 )
 def test_what_only_looks_like_it(text: str) -> None:
     assert redact(text, KINDS) == (text, {})
+
+
+PARTS = """
+AKIA ASIA sk- gh ghp_ hf_ glpat- xoxb- AIza eyJ :// a:b@c password ToKen = : jane@example.org +49 00 (212) DE89
+3704 0044 0532 0130 4111 1111 078-05-1120 192.168 . - :: 555-0147 3782 822463 10005 XXXXXXXXXXXXXXXX é \u0660\u0661 ſ
+paſſword to\u212aen \u0664\u0664\u0664\u0664 a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1"""
+
+
+@given(st.lists(st.sampled_from([*PARTS.split(), " ", "-----BEGIN PRIVATE KEY-----"]), max_size=14).map("".join))
+def test_what_a_pattern_needs_is_in_every_text_that_it_changes(text: str) -> None:
+    """Against all patterns one after the other, without a look for what they need."""
+    expected = text
+    for pattern in PATTERNS:
+        for found in reversed(list(pattern.form.finditer(expected))):
+            if pattern.check(found.group()):
+                expected = f"{expected[: found.start()]}[{pattern.kind.upper()}]{expected[found.end() :]}"
+    assert redact(text, KINDS)[0] == expected
+
+
+def test_a_long_number_takes_no_time() -> None:
+    """Split into groups in every way it would take years."""
+    text = "+" + "1" * 500 + "a"
+    assert redact(text, KINDS)[0] == text
 
 
 @given(DIGITS)

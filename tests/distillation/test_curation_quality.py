@@ -1,10 +1,22 @@
 """Each finding on a record that has it and on one that has not; scores, thresholds, advice."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from distillation.curation.findings import FINDINGS, repetition, same_answer, script, states
+from distillation.curation.findings import (
+    _PLACEHOLDER,
+    _REFUSAL,
+    _SPEAKS_AS_MODEL,
+    FINDINGS,
+    repetition,
+    same_answer,
+    script,
+    states,
+)
 from distillation.curation.quality import Quality, judge, keep_good
 from distillation.record import asked
 from phases.errors import ConfigError
@@ -67,6 +79,26 @@ def test_each_finding(name: str, record: dict[str, Any]) -> None:
 )
 def test_nothing_is_found_where_nothing_is(record: dict[str, Any]) -> None:
     assert findings(**record) == ()
+
+
+REFUSING = "I'm ;I am ;sorry;not able;I ;can;can't ;won't ;will not ;must decline to ;help;share;as an AI"
+SPEAKING = "do not have access to;violates ;our policy;as a ;an ;large ;language model;my ;training data;openai"
+UNFILLED = "{{a}};<|end|>;[INSERT x];[TODO;];todo:;lorem ipsum"
+PHRASES = st.sampled_from(f"{REFUSING};{SPEAKING};{UNFILLED}".split(";"))
+
+
+@given(
+    st.lists(PHRASES, max_size=4).map("".join),
+    st.sampled_from([str, str.upper, str.lower]),
+)
+def test_what_a_pattern_needs_is_in_every_text_that_has_it(text: str, case: Callable[[str], str]) -> None:
+    found = findings(completion=(text := "So " + case(text)))
+    for name, pattern in (
+        ("placeholder", _PLACEHOLDER),
+        ("refusal", _REFUSAL),
+        ("speaks as a model", _SPEAKS_AS_MODEL),
+    ):
+        assert (name in found) == bool(pattern.search(text))
 
 
 def test_answers_that_are_too_short() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillation.curation.shingles import Shingles, tokens
+from distillation.curation.shingles import _TOKENS, Shingles, tokens
 from distillation.curation.signatures import SLOTS, Banding, band_hashes, banding
 
 TEXTS = st.lists(st.text("ab c+", max_size=30), min_size=2, max_size=6)
@@ -49,6 +49,11 @@ def test_case_and_space_do_not_count_but_symbols_do() -> None:
     assert tokens("What's  3+4?") == tokens("what's 3 + 4 ?")
     assert tokens("3+4") != tokens("3-4")
     assert tokens("東京 tower") == ["東", "京", "tower"]
+
+
+@given(st.text(st.characters(max_codepoint=300)))
+def test_tokens_of_ascii_are_those_of_the_pattern(text: str) -> None:
+    assert tokens(text) == _TOKENS.findall(text.casefold())
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 1.0])
