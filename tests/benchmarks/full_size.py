@@ -2,11 +2,12 @@
 
     python -m tests.benchmarks.full_size --out checkpoints/full-size [--results docs/results/full-size]
 
-It proves shapes and memory, not quality: the models have the full width, depth, vocabulary, row length, thoughts and
-codebooks, and are trained for a handful of steps on a handful of rows. Every phase is `forge phase` in a process of its
-own, whose peak memory the system tells; its gates are judged like any other's and are expected to fail. What a phase
-needed is kept in the folder, so the same command goes on after an interruption. Cost: about an hour on two cores. What
-stands for the run on a GPU until one is to be had.
+It proves that the shapes go through every phase, and what memory that takes at these cut batches, not quality: the
+models have the full width, depth, vocabulary, row length, thought length and codebooks, and are trained for a handful
+of steps on a handful of rows. At the profile's own batches more memory is needed, which is not measured. Every phase is
+`forge phase` in a process of its own, whose peak memory the system tells; its gates are judged like any other's and are
+expected to fail. What a phase needed is kept in the folder, so the same command goes on after an interruption. Cost:
+about an hour on two cores. What stands for the run on a GPU until one is to be had.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,8 @@ STEPS: dict[str, Any] = {
         **{"stable_turns": 2, "trials": 4},
     },
 }
-"""What is cut against the full profile: how long and on how much, never the size of anything."""
+"""What is cut against the full profile: how long, on how much, and how much at once; never the size of a tensor of the
+model."""
 
 
 def main() -> None:
@@ -140,15 +143,35 @@ def stored(path: Path) -> dict[str, list[int]]:
     return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
 
 
+def cut_batches() -> str:
+    """What is done at once, in the profile and here: what memory depends on besides the sizes of the model."""
+    full = yaml.safe_load(FULL.read_text())
+    rows, fewer = (list(values(config, "batch_rows")) for config in (full, STEPS))
+    positions, less = (config["quiet_star"]["thoughts"]["positions"] for config in (full, STEPS))
+    rows_of, thoughts_of = f"{max(fewer)} rows a step instead of up to {max(rows)}", f"{less} instead of {positions}"
+    return f"{rows_of}, thoughts at {thoughts_of} positions of a row"
+
+
+def values(config: dict[str, Any], key: str) -> Iterator[Any]:
+    """What stands under a key anywhere in a config."""
+    for name, value in config.items():
+        if name == key:
+            yield value
+        elif isinstance(value, dict):
+            yield from values(value, key)
+
+
 def written(rows: list[dict[str, Any]], note: str) -> str:
     """The document: what was run, what was cut, what each phase needed."""
     lines = [
         "# The full profile, a few steps on a CPU",
         "",
         "No GPU was to be had. These are real steps of every phase at the sizes of `configs/full.yaml` (width,",
-        "depth, vocabulary, rows, thoughts, group, codebook), made by `python -m tests.benchmarks.full_size`. They",
-        "prove shapes and memory. They prove nothing about quality: the models are as good as untrained, and their",
-        "gates fail.",
+        "depth, vocabulary, length of rows and thoughts, group, codebook), made by",
+        "`python -m tests.benchmarks.full_size`. They prove shapes, and memory at these cut batches:",
+        f"{cut_batches()}.",
+        "At the profile's own batches it takes more, which was not measured. They prove nothing about quality: the",
+        "models are as good as untrained, and their gates fail.",
         "",
         *([note, ""] if note else []),
         "| phase | seconds | peak memory, GiB | weights | tensors | largest | on disk, MB | gates passed |",
