@@ -25,6 +25,7 @@ from phases.compression.kept import Kept, Pair
 from phases.compression.report import CompressionReport, Rung
 from phases.compression.sizes import sizes
 from phases.compression.staging import Stage
+from phases.compression.thoughts import thoughts_of
 from phases.dataset import Dataset
 
 NAME = "compression"
@@ -103,7 +104,9 @@ def compression_tables(
     ]
     carried = [(c.codec, c.matrices, c.weights, c.bytes, 8 * c.bytes / c.weights) for c in found.carried]
     spent = sizes(agent.path)
-    kinds = [(kind, getattr(spent, kind), getattr(spent, kind) / spent.total) for kind in spent.__dataclass_fields__]
+    kinds = {kind: getattr(spent, kind) for kind in spent.__dataclass_fields__}
+    if head := thoughts_of(agent.path).size:
+        kinds["mixing head"] = head
     groups = [(f"{name}, each 1 at most", *share) for name, share in kept.groups.items()]
     groups += [(name, *_share(pair)) for group in ("tasks", "text") for name, pair in kept.pairs.get(group, {}).items()]
     groups += [(f"{name} (domain)", *_share(pair)) for name, pair in kept.pairs.get("domains", {}).items()]
@@ -123,7 +126,11 @@ def compression_tables(
             columns=("codec", "matrices", "weights", "bytes", "bits a weight"),
             rows=tuple(carried),
         ),
-        "file": Table(title="Bytes of the file", columns=("kind", "bytes", "share"), rows=tuple(kinds)),
+        "file": Table(
+            title="Bytes of the weights",
+            columns=("kind", "bytes", "share"),
+            rows=tuple((kind, size, size / sum(kinds.values())) for kind, size in kinds.items()),
+        ),
         "kept": Table(title="What is kept of the parent", columns=("what", "share", "share ±"), rows=tuple(groups)),
         "tasks": task_table(units, ours, others[PARENT], NAME),
     }

@@ -25,6 +25,7 @@ import safetensors
 from evaluation.report import Agent
 from phases.checkpoint import Checkpoint
 from phases.errors import InputError
+from phases.quiet_star.storage import HEAD
 
 PROMPT_TOKENS, PREFILL_TOKENS = 16, 256
 
@@ -118,11 +119,16 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
 
 
-def count_parameters(path: Path) -> tuple[int, int]:
-    """(numbers in the weight files, bytes of those files), read from the headers; tied weights are written once."""
+def count_parameters(path: Path, thoughts: bool = False) -> tuple[int, int]:
+    """(numbers in the weight files, bytes of those files), read from the headers; tied weights are written once.
+
+    `thoughts`: with the mixing head of a checkpoint that thinks.
+    """
     files = sorted(path.glob("model*.safetensors"))
     if not files:
         raise InputError(f"{path}: no model.safetensors; give a checkpoint folder with safetensors weights")
+    if thoughts and (path / HEAD).is_file():
+        files.append(path / HEAD)
     count = 0
     for file in files:
         with safetensors.safe_open(file, framework="np") as opened:
@@ -145,14 +151,14 @@ def describe_agent(
 
     `experts`: bytes that it needs besides its weights (`evaluation.expert_size`).
     """
-    shipped, parameters = packed or checkpoint, count_parameters(checkpoint.path)[0]
+    shipped, parameters = packed or checkpoint, count_parameters(checkpoint.path, thoughts=True)[0]
     return Agent(
         path=str(checkpoint.path),
         packed=None if packed is None else str(packed.path),
         bytes_on_disk=shipped.bytes_on_disk,
         parameters=parameters,
         expert_bytes=experts,
-        ratio_vs_fp32=4 * parameters / (count_parameters(shipped.path)[1] + experts),
+        ratio_vs_fp32=4 * parameters / (count_parameters(shipped.path, thoughts=True)[1] + experts),
         retention=retention,
         latency_ms_per_token_p50=None if latency is None else latency.ms_per_token_p50,
         prompt_ms_per_token_p50=None if latency is None else latency.prompt_ms_per_token_p50,

@@ -5,7 +5,8 @@
     plain = dequantise(made.path, Path("plain"))                # float32, which needs none of our code
 
 The folder has what its source has besides weights (tokenizer, chat template, agent, documents), a `config.json` that
-names the format, and one `model.safetensors`, in which is everything that decoding needs: its size is the model's.
+names the format, and one `model.safetensors`, in which is everything that decoding needs: its size is the model's. Of a
+model that thinks the mixing head is beside it, in float16.
 What was written is read back and compared with what was stored, weight by weight, before the folder appears.
 """
 
@@ -39,12 +40,14 @@ from phases.compression.sealing import kinds_of, matrix_shapes
 from phases.compression.sizes import sizes
 from phases.compression.stored import Stored
 from phases.compression.ternary import Ternary
+from phases.compression.thoughts import thoughts_of
 from phases.compression.verify import metadata, verify_file
 from phases.errors import CheckpointError
 from phases.packed.container import write_file
 from phases.packed.kernels import Preference
 from phases.packed.modules import PackedMatrix
 from phases.packed.plan import WEIGHTS, empty_model
+from phases.quiet_star.storage import HEAD
 from phases.storage import atomic_directory, sha256_file
 
 _CONFIG, _GENERATION = "config.json", "generation_config.json"
@@ -85,6 +88,8 @@ def write_artefact(
         raise CheckpointError(f"{source.path}: cannot be written as it is stored: {error}") from None
     with atomic_directory(out) as folder:
         _copy_rest(source.path, folder)
+        if (thoughts := thoughts_of(source.path)).tensors:
+            (folder / HEAD).write_bytes(thoughts.file)
         for name, text in (texts or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
         described = json.loads((source.path / _CONFIG).read_text(encoding="utf-8"))

@@ -32,8 +32,9 @@ from phases.compression.options import measure_options
 from phases.compression.report import REPORT, CompressionReport, Rung, carried
 from phases.compression.staging import Plan, Staging
 from phases.compression.standing import Standing, open_exams
-from phases.compression.stored import Stored
+from phases.compression.stored import Stored, check_storable
 from phases.compression.ternary import Ternary
+from phases.compression.thoughts import thoughts_of
 from phases.dataset import Dataset
 from phases.phase import MetricsCallback, is_finished
 from phases.quiet_star.storage import load_thinker, thinking_files, thinks
@@ -70,6 +71,8 @@ class Press:
         own = {} if self.quantised is None else self.quantised.latent()
         params = dict(self.model.named_parameters())
         self.latent = {name: own.get(name, params[name].detach().clone()) for name in self.names}
+        check_storable({**params, **self.latent}, parent.path)
+        self.thoughts = thoughts_of(parent.path)
         self.lessons = open_lessons(parent, data, config)
 
     def make(self) -> None:
@@ -116,8 +119,9 @@ class Press:
 
     def _press(self, number: int, ratio: float, staging: Staging, known: Sequence[Pressed]) -> Pressed:
         """Allocate and train at one ratio; where a budget has room for nothing better, that was done before."""
-        budget = int(4 * sum(p.numel() for p in staging.params.values()) / ratio)
-        plan = staging.plan(budget - max(HEADER_LEAST, int(HEADER_SHARE * budget)))
+        numbers = sum(p.numel() for p in staging.params.values()) + self.thoughts.numbers
+        budget = int(4 * numbers / ratio)
+        plan = staging.plan(budget - self.thoughts.size - max(HEADER_LEAST, int(HEADER_SHARE * budget)))
         same = next((one for one in known if one.plan.codecs == plan.codecs), None)
         if same is not None:
             changed = {"ratio": ratio, "budget": budget, "stages": plan.stages}
@@ -132,7 +136,7 @@ class Press:
         rung = Rung(
             ratio=ratio,
             budget=budget,
-            bytes=stored.bytes,
+            bytes=stored.bytes + self.thoughts.size,
             stages=plan.stages,
             untrained=before[0],
             trained=after[0],
@@ -176,7 +180,7 @@ class Press:
             config=self.config.model_dump(mode="json"),
             rungs=tuple(one.rung for one in found),
             taken=taken,
-            carried=carried(best.stored),
+            carried=carried(best.stored, self.thoughts),
         )
         texts = {REPORT: report.model_dump_json(indent=2) + "\n", **self._settings()}
         made = {AGENT: best.stored, UNTRAINED: best.plan.stored}

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from phases.compression.staging import Stage
 from phases.compression.stored import Stored
+from phases.compression.thoughts import Thoughts
 from phases.errors import CheckpointError
 from phases.strict import StrictModel
 
@@ -21,9 +22,9 @@ class Rung(StrictModel):
     ratio: float
     """How many times smaller than float32 it was to be."""
     budget: int
-    """Bytes of the file."""
+    """Bytes of the file, and of the mixing head's where the parent thinks."""
     bytes: int
-    """Of the weights as they are stored, without the header."""
+    """Of the weights as they are stored, without the file's header."""
     stages: tuple[Stage, ...]
     """Codec after codec, before training."""
     untrained: float
@@ -78,8 +79,8 @@ class CompressionReport(StrictModel):
         return tuple(found)
 
 
-def carried(stored: Stored) -> tuple[Carried, ...]:
-    """By codec what it carries, codebooks with theirs, and what none does."""
+def carried(stored: Stored, thoughts: Thoughts) -> tuple[Carried, ...]:
+    """By codec what it carries, codebooks with theirs, what none does, and the mixing head of a model that thinks."""
     found: dict[str, list[tuple[int, int]]] = {}
     for name, codec in stored.codecs.items():
         one = stored.encoded[name]
@@ -88,15 +89,17 @@ def carried(stored: Stored) -> tuple[Carried, ...]:
         found[_title(codec)].append((0, 2 * book.numel()))
     if stored.plain:
         found["float16"] = [(tensor.numel(), 2 * tensor.numel()) for tensor in stored.plain.values()]
-    return tuple(
+    head = Carried(codec="float16, mixing head", matrices=3, weights=thoughts.numbers, bytes=thoughts.size)
+    every = tuple(
         Carried(
             codec=title,
-            matrices=sum(weights > 0 for weights, _ in every),
-            weights=sum(weights for weights, _ in every),
-            bytes=sum(size for _, size in every),
+            matrices=sum(weights > 0 for weights, _ in parts),
+            weights=sum(weights for weights, _ in parts),
+            bytes=sum(size for _, size in parts),
         )
-        for title, every in found.items()
+        for title, parts in found.items()
     )
+    return (*every, head) if thoughts.tensors else every
 
 
 def read_report(path: Path) -> CompressionReport:

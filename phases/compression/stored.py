@@ -9,6 +9,7 @@ coder where that is smaller, scales of rows by hyper-compression, at `scale_bits
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -19,7 +20,8 @@ from phases.compression.hyper import Hyper
 from phases.compression.scales import SCALES, code_scales, coded, decode_scales
 from phases.compression.seedlm import SeedLM
 from phases.compression.ternary import Ternary
-from phases.compression.vptq import VPTQ
+from phases.compression.vptq import LARGEST, VPTQ
+from phases.errors import CheckpointError
 
 Coding = Ternary | VPTQ | SeedLM | Hyper
 """A codec with its settings: how one matrix is stored."""
@@ -56,6 +58,19 @@ class Stored:
     def weights(self) -> dict[str, torch.Tensor]:
         """Every weight in float32, decoded."""
         return {name: self.weight(name) for name in self.codecs} | {n: t.float() for n, t in self.plain.items()}
+
+
+def check_storable(tensors: Mapping[str, torch.Tensor], where: Path) -> None:
+    """Raise `CheckpointError` that names the first tensor which float16, of which all scales are, cannot hold."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{where}: {name} is not finite; train it again, or restore it from a copy")
+        largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+        if largest > LARGEST:
+            raise CheckpointError(
+                f"{where}: {name} has a number as large as {largest:.4g}, and float16 ends at {LARGEST:.0f}; train it "
+                "again with weight decay, or give another checkpoint"
+            )
 
 
 def squeezed(encoded: Encoded, codec: VPTQ, scale_bits: int) -> Encoded:
