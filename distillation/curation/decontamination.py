@@ -14,13 +14,13 @@ were excused. Searching is by hashes, in one pass; `leaks.py` then looks again, 
 
 import re
 import string
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 
 import numpy as np
 from pydantic import Field
 
-from distillation.curation.shingles import Hashes, Indices, scramble, word_number
+from distillation.curation.shingles import Hashes, Indices, scramble
 from distillation.curation.step import Step, taken_out
 from distillation.record import Record, asked
 from phases.data.leakage import SHORTEST
@@ -29,7 +29,7 @@ from phases.strict import StrictModel
 REASON = "in the sealed evaluation"
 Sealed = tuple[str, ...]
 """A sealed question in all its wordings (alone, with its answer, with placeholders); the first is the question."""
-_AT_ONCE = 10_000
+_AT_ONCE = 2_000
 _SIGNS = "+-*/=<>%^|&~"
 _WORDS = re.compile(r"[぀-ヿ㐀-鿿가-힯]|\w+|[+\-*/=<>%^|&~]")
 _SPACED = {c: " " for c in range(128) if chr(c) not in f"{_SIGNS}_{string.ascii_letters}{string.digits}"}
@@ -99,6 +99,7 @@ class _Search:
         self.ngram, self.boilerplate = config.ngram, config.boilerplate
         self.whole = set[str]().union(*questions) - {""}
         self.numbers: dict[str, int] = {}
+        """Of the words of sealed questions; all others are 0, with which no piece has anything in common."""
         self.leaks: set[int] = set()
         self.content: dict[int, _Pieces] = {}
         self.shared = _Pieces(np.zeros(0, dtype=np.uint64))
@@ -119,7 +120,8 @@ class _Search:
     def read(self, records: Sequence[Record], first: int) -> None:
         """Look at some records, the first of which has this index."""
         read = [_words_of(record) for record in records]
-        together = self._numbered(chain.from_iterable(found for found, _ in read))
+        numbers = map(self.numbers.get, chain.from_iterable(found for found, _ in read), repeat(0))
+        together = np.fromiter(numbers, dtype=np.uint64)
         owner = np.repeat(np.arange(first, first + len(read)), [len(found) for found, _ in read])
         self.leaks |= {i for i, (_, prompt) in enumerate(read, first) if " ".join(prompt) in self.whole}
         held = np.zeros((2, 0), dtype=np.int64)
@@ -158,15 +160,12 @@ class _Search:
                 spelt = text.split()
                 if len(spelt) >= SHORTEST:
                     length = min(len(spelt), self.ngram)
-                    *_, (_, runs) = _runs(self._numbered(spelt), length)
+                    own_words = [self.numbers.setdefault(word, len(self.numbers) + 1) for word in spelt]
+                    *_, (_, runs) = _runs(np.array(own_words, dtype=np.uint64), length)
                     own.setdefault(length, []).append(runs)
             for length, parts in own.items():
                 found.setdefault(length, []).append(np.unique(np.concatenate(parts)))
         return {length: np.concatenate(parts) for length, parts in found.items()}
-
-    def _numbered(self, found: Iterable[str]) -> Hashes:
-        numbers = self.numbers
-        return np.array([numbers.get(word) or word_number(word, numbers) for word in found], dtype=np.uint64)
 
 
 class _Pieces:
@@ -193,8 +192,7 @@ class _Pieces:
 def _words_of(record: Record) -> tuple[list[str], list[str]]:
     """Everything that a student would read of a record but the system prompt, which all share; and its question."""
     turns = [words(message.content) for message in record.messages if message.role != "system"]
-    rest = (words(record.rationale), words(record.completion))
-    return list(chain(*turns, *rest)), turns[-1]
+    return list(chain(*turns, words(f"{record.rationale}\n{record.completion}"))), turns[-1]
 
 
 def _runs(numbered: Hashes, longest: int) -> Iterator[tuple[int, Hashes]]:

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from distillation.record import Record
 from phases.tasks.item import extract_answer
@@ -55,7 +56,11 @@ class Seen:
 
     def may_have(self, *needs: str) -> bool:
         """Whether one of these, in small letters, is in question or answer; of other scripts only the pattern knows."""
-        return not self.ascii or any(need in self.lower for need in needs)
+        if self.ascii:
+            for need in needs:  # a generator expression would take longer than the search
+                if need in self.lower:
+                    return True
+        return not self.ascii
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,9 @@ def repetition(text: str) -> float:
 def _repetition(words: list[str]) -> float:
     if len(words) < 20:
         return 0.0
+    if len(words) - 1 - len(set(pairwise(words))) < 4:
+        return 0.0  # a run of five that comes again brings four pairs that come again, and pairs are sooner counted
     runs = list(zip(*(words[i:] for i in range(5)), strict=False))
-    if len(set(runs)) == len(runs):
-        return 0.0
     counts = Counter(runs)
     covered = {place for i, run in enumerate(runs) if counts[run] > 1 for place in range(i, i + 5)}
     return len(covered) / len(words)

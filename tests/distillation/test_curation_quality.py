@@ -123,6 +123,15 @@ def test_what_an_answer_states(completion: str, reference: str, right: bool) -> 
     assert states(completion, reference) is right
 
 
+@given(st.lists(st.sampled_from("abc"), min_size=20, max_size=40) | st.permutations("abcdefghijklmnopqrstuvwxyz"))
+def test_repetition_by_its_definition(words: list[str]) -> None:
+    runs = ["".join(words[i : i + 5]) for i in range(len(words) - 4)]
+    covered = [
+        any(runs.count(runs[i]) > 1 for i in range(max(0, p - 4), min(p + 1, len(runs)))) for p in range(len(words))
+    ]
+    assert repetition(" ".join(words)) == sum(covered) / len(words)
+
+
 def test_small_measures() -> None:
     assert repetition("a b c d e " * 4) == 1.0
     assert repetition(" ".join(map(str, range(40)))) == repetition("a a a a a a") == 0.0
