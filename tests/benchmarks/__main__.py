@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks [--pairs 5] [--only training,muon,…]
 
-Run it on a quiet machine: it takes about 45 minutes on two cores, and twenty more where `make forge` has made the
+Run it on a quiet machine: it takes about 50 minutes on two cores, and twenty more where `make forge` has made the
 default run, as compression is then measured on that; its picture is in `checkpoints/bench/`.
 `tests.benchmarks.distillation_cache` tells what students learn from a cache, `tests.benchmarks.noninferiority` the
 error rates of the gate.
@@ -18,7 +18,10 @@ from typing import Any
 from flows.quiet import settle_environment
 
 OUT = Path("checkpoints/bench.json")
-ALL = "training,muon,merging,overhead,thoughts,ternary,compression,planning,distillation,near_duplicates,gate,cache"
+ALL = (
+    "training,muon,merging,overhead,thoughts,ternary,compression,planning,distillation,near_duplicates,curation,gate,"
+    "cache"
+)
 
 
 def main() -> None:
@@ -32,6 +35,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     from tests.benchmarks import (
         compression,
+        curation,
         distillation_cache,
         inputs,
         merging,
@@ -74,6 +78,8 @@ def main() -> None:
         rows += distillation_cache.speed(arguments.pairs)
     if "near_duplicates" in chosen:
         extra["near_duplicates"] = near_duplicates.run()
+    if "curation" in chosen:
+        extra["curation"] = curation.run()
     if "gate" in chosen:
         extra["gate"] = noninferiority.run()
     if "cache" in chosen:
@@ -91,6 +97,8 @@ def main() -> None:
         print(f"planning, {name}: {1000 * taken:,.1f} ms of processor time")
     for name, value in extra.get("near_duplicates", {}).items():
         print(f"near-duplicates, {name}: {value}")
+    for name, value in extra.get("curation", {}).items():
+        print(f"curation, {name}: {value}")
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps({"rows": json.loads(as_json(rows)), **extra}, indent=2) + "\n")
     print(f"written to {OUT}", file=sys.stderr)

@@ -43,7 +43,7 @@ def planted(texts: int, seed: int) -> tuple[list[str], list[tuple[int, int]]]:
     for original in rng.choice(originals, texts - originals, replace=False).tolist():
         words = made[original].split()
         for place in rng.choice(WORDS, rng.integers(0, 8), replace=False).tolist():
-            words[place] = letters(rng.integers(10**9))
+            words[place] = letters(int(rng.integers(10**9)))
         pairs.append((original, len(made)))
         made.append(" ".join(words))
     return made, pairs
