@@ -18,16 +18,14 @@ def ternary_names(model: Any) -> tuple[str, ...]:
     are and be counted as if they were not there.
     """
     body = {id(p) for p in model.base_model.parameters()}
-    special = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
-    linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    ends = [m for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None]
+    special, linear = {id(m.weight) for m in ends}, {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
     special |= {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # of positions
-    kinds = [type(m) for m in (model.get_input_embeddings(), model.get_output_embeddings())]
-    kinds += [type(m) for m in model.modules() if isinstance(m, nn.Linear)]
-    other = sorted({kind.__name__ for kind in kinds if kind not in (nn.Linear, nn.Embedding)})
-    if other:
+    named = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) or any(m is end for end in ends)]
+    if other := [(name, type(m).__name__) for name, m in named if type(m) not in (nn.Linear, nn.Embedding)]:
         raise CheckpointError(
-            f"{type(model).__name__}: {other[0]} is no plain linear layer or embedding; give a model that has "
-            "only those (Llama, Qwen, Mistral, Phi-3, GPT-NeoX)"
+            f"{type(model).__name__}: {other[0][0]} is a {other[0][1]} and no plain linear layer or embedding; give a "
+            "model that has only those (Llama, Qwen, Mistral, Phi-3, GPT-NeoX)"
         )
     matrices = [(n, p) for n, p in model.named_parameters() if p.ndim >= 2 and id(p) not in special]
     unknown = [name for name, p in matrices if id(p) not in linear or id(p) not in body]

@@ -23,6 +23,11 @@ from phases.errors import ConfigError
 class BudgetError(ConfigError):
     """A budget that nothing fits."""
 
+    def __init__(self, message: str, least: int) -> None:
+        super().__init__(message)
+        self.least = least
+        """Bytes that would do."""
+
 
 UNITS = 4096
 """Steps of the budget."""
@@ -49,7 +54,7 @@ def codebook_bytes(codec: VPTQ) -> int:
 def allocate(options: Mapping[str, Sequence[Option]], budget: int, where: str = "compression") -> dict[str, Option]:
     """The option of every matrix. Raises `BudgetError` for a budget that nothing fits, with the least that would."""
     best: tuple[float, dict[str, Option]] | None = None
-    least = None
+    least: int | None = None
     for codebooks in _sets(options):
         allowed = {
             name: sorted((o for o in every if not isinstance(o.codec, VPTQ) or o.codec in codebooks), key=_smallest)
@@ -58,17 +63,22 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: int, where: str = 
         if not all(allowed.values()):
             continue
         shared = sum(map(codebook_bytes, codebooks))
-        cheapest = shared + sum(min(o.bytes for o in every) for every in allowed.values())
+        smallest = {name: min(every, key=_smallest) for name, every in allowed.items()}
+        cheapest = shared + sum(option.bytes for option in smallest.values())
         least = cheapest if least is None else min(least, cheapest)
-        found = _solve(allowed, budget - shared) if cheapest <= budget else None
-        if found is not None and (best is None or found[0] < best[0]):
+        if cheapest > budget:
+            continue
+        # Where rounding up to units leaves nothing that fits, the smallest options still do.
+        found = _solve(allowed, budget - shared) or (sum(o.loss for o in smallest.values()), smallest)
+        if best is None or found[0] < best[0]:
             best = found
-    if best is None:
-        raise BudgetError(
-            f"{where}: a budget of {budget:,} bytes is below what these codecs need with their side information"
-            + ("" if least is None else f", {least:,} bytes at least")
-            + "; raise the budget"
+    if least is None:
+        raise ConfigError(
+            f"{where}: no {MOST_CODEBOOKS} codebooks serve all matrices; name more of compression.codecs.names"
         )
+    if best is None:
+        needed = f"the {least:,} that these codecs need with their side information"
+        raise BudgetError(f"{where}: {max(0, budget):,} bytes are below {needed}", least)
     return best[1]
 
 

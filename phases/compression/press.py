@@ -6,6 +6,7 @@
 <work>/full_precision       the control
 """
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from phases.compression.stored import Stored, check_storable
 from phases.compression.ternary import Ternary
 from phases.compression.thoughts import thoughts_of
 from phases.dataset import Dataset
+from phases.errors import ConfigError
 from phases.phase import MetricsCallback, is_finished
 from phases.quiet_star.storage import load_thinker, thinking_files, thinks
 from phases.training.loop import train
@@ -61,7 +63,7 @@ class Press:
     def __init__(
         self, parent: Checkpoint, data: Dataset, config: CompressionConfig, work: Path, metrics: MetricsCallback
     ) -> None:
-        """Raises `CheckpointError` for a model that codecs cannot handle, or that was made for other data."""
+        """Raises `CheckpointError` that names the tensor which codecs cannot handle, or for a model of other data."""
         self.parent, self.data, self.config, self.work, self.metrics = parent, data, config, work, metrics
         self.model: Any = parent.model().eval().requires_grad_(False)
         check_head(self.model, str(parent.path))
@@ -73,6 +75,7 @@ class Press:
         self.latent = {name: own.get(name, params[name].detach().clone()) for name in self.names}
         check_storable({**params, **self.latent}, parent.path)
         self.thoughts = thoughts_of(parent.path)
+        self.numbers = sum(p.numel() for p in params.values()) + self.thoughts.numbers
         self.lessons = open_lessons(parent, data, config)
 
     def make(self) -> None:
@@ -114,13 +117,21 @@ class Press:
         self.model.cpu()
         if not found:
             assert too_small is not None
-            raise too_small
+            raise self._refused(too_small.least + staging.plain_bytes + self.thoughts.size)
         return found
+
+    def _refused(self, needed: int) -> ConfigError:
+        """Of ratios none of which leaves the bytes that are needed besides the header."""
+        file = max(needed + HEADER_LEAST, math.ceil(needed / (1 - HEADER_SHARE)))
+        fits, last = math.floor(100 * 4 * self.numbers / file) / 100, self.config.ratios[-1]
+        return ConfigError(
+            f"compression.ratios: {last:g} leaves {int(4 * self.numbers / last):,} bytes, and these codecs with their "
+            f"side information, norms and the header need {file:,}; the largest ratio that fits is {fits:g}"
+        )
 
     def _press(self, number: int, ratio: float, staging: Staging, known: Sequence[Pressed]) -> Pressed:
         """Allocate and train at one ratio; where a budget has room for nothing better, that was done before."""
-        numbers = sum(p.numel() for p in staging.params.values()) + self.thoughts.numbers
-        budget = int(4 * numbers / ratio)
+        budget = int(4 * self.numbers / ratio)
         plan = staging.plan(budget - self.thoughts.size - max(HEADER_LEAST, int(HEADER_SHARE * budget)))
         same = next((one for one in known if one.plan.codecs == plan.codecs), None)
         if same is not None:

@@ -97,7 +97,7 @@ class Staging:
         for name, allowed in self._steps():
             options = {m: [o for o in every if o.codec.name in allowed] for m, every in self.table.options.items()}
             try:
-                chosen = allocate(options, budget - self._plain_bytes())
+                chosen = allocate(options, budget - self.plain_bytes)
             except BudgetError:
                 stages.append(
                     Stage(name=name, fits=False, kept=False, bytes_before=before, bytes=before, digest=digest)
@@ -131,7 +131,7 @@ class Staging:
             )
             before = stored.bytes if kept else before
         if best is None:
-            allocate(self.table.options, budget - self._plain_bytes())
+            allocate(self.table.options, budget - self.plain_bytes)
             raise AssertionError("the last stage has all options")
         stored, found = best
         fixed = {n: e for n, e in stored.encoded.items() if not isinstance(stored.codecs[n], Ternary | VPTQ)}
@@ -168,7 +168,9 @@ class Staging:
         names = [name for name in ("ternary", "vptq", "hyper", "seedlm") if name in self.config.names]
         return [(name, frozenset(names[: count + 1])) for count, name in enumerate(names)]
 
-    def _plain_bytes(self) -> int:
+    @property
+    def plain_bytes(self) -> int:
+        """Of what no codec has."""
         return sum(2 * w.numel() for n, w in self.parent.items() if n not in self.table.options)
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from phases.compression.allocation import Option, allocate, codebook_bytes
+from phases.compression.allocation import BudgetError, Option, allocate, codebook_bytes
 from phases.compression.ternary import Ternary
 from phases.compression.vptq import VPTQ
 from phases.errors import ConfigError
@@ -63,8 +63,21 @@ def test_a_large_budget_is_kept_to_with_units_of_many_bytes() -> None:
 
 
 def test_a_budget_below_the_side_information_says_what_is_needed() -> None:
-    with pytest.raises(ConfigError, match=r"compression: a budget of 99 bytes is below .*, 200 bytes at least; raise"):
-        allocate({"a": [Option(T, 100, 0.0)], "b": [Option(T, 100, 0.0)]}, 99)
+    options = {"a": [Option(T, 100, 0.0)], "b": [Option(T, 100, 0.0)]}
+    with pytest.raises(
+        BudgetError, match=r"compression: 99 bytes are below the 200 that .* side information"
+    ) as caught:
+        allocate(options, 99)
+    assert caught.value.least == 200
+    with pytest.raises(BudgetError, match="compression: 0 bytes are below"):
+        allocate(options, -4_000)
+
+
+def test_what_is_said_to_be_enough_is_enough() -> None:
+    """Bytes of units, rounded up, of many matrices are more than the budget."""
+    options = {f"m{i}": [Option(T, 10_001, 0.1), Option(U, 20_001, 0.0)] for i in range(50)}
+    chosen = allocate(options, 50 * 10_001)
+    assert sum(o.bytes for o in chosen.values()) == 50 * 10_001
 
 
 def test_of_equal_losses_the_smallest_is_taken() -> None:

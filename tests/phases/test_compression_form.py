@@ -17,6 +17,7 @@ from phases.compression.seedlm import SeedLM
 from phases.compression.stored import Coding
 from phases.compression.ternary import Ternary
 from phases.compression.vptq import VPTQ
+from phases.errors import CheckpointError
 
 SMALL = VPTQ(vector=4, codebook_size=16)
 TOKENS = torch.arange(12).view(2, 6)
@@ -140,3 +141,14 @@ def test_a_tied_head_stays_tied(tiny_model: LlamaForCausalLM) -> None:
 def test_an_unknown_matrix_is_named(tiny_model: LlamaForCausalLM) -> None:
     with pytest.raises(ValueError, match="nowhere.weight: no parameter of a LlamaForCausalLM"):
         Form(tiny_model, {"nowhere.weight": Ternary()}, {}, {}, {}, activations=False)
+
+
+def test_a_layer_that_is_no_plain_one_is_named(tiny_model: LlamaForCausalLM) -> None:
+    class Scaled(nn.Linear):
+        """Computes something else."""
+
+    tiny_model.model.layers[1].mlp.up_proj = Scaled(32, 64, bias=False)
+    with pytest.raises(
+        CheckpointError, match=r"LlamaForCausalLM: model\.layers\.1\.mlp\.up_proj is a Scaled and no plain"
+    ):
+        ternary_names(tiny_model)

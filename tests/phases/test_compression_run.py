@@ -1,6 +1,8 @@
 """The compression phase end to end on tiny models: what it writes, what it resumes, what it refuses."""
 
+import copy
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +14,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrain
 from phases.bitnet.config import BitnetConfig
 from phases.bitnet.run import run as make_ternary
 from phases.checkpoint import Checkpoint, Manifest, open_checkpoint, save_checkpoint
+from phases.compression.allocation import BudgetError
 from phases.compression.config import CompressionConfig
-from phases.compression.press import AGENT, CONTROL, UNTRAINED, Press
+from phases.compression.press import AGENT, CONTROL, HEADER_LEAST, UNTRAINED, Press
 from phases.compression.report import CompressionReport, read_report
 from phases.compression.run import run
 from phases.compression.standing import Standing
@@ -149,10 +152,32 @@ def test_models_of_other_families_that_are_not_ternary(
     assert report.rungs[report.taken].bytes <= report.rungs[report.taken].budget
 
 
-def test_a_budget_below_the_side_information(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"below what these codecs need with their side information, [\d,]+ bytes"):
+def test_a_ratio_that_nothing_fits_says_which_one_would(parent: Checkpoint, tiny_data: Dataset, tmp_path: Path) -> None:
+    """More than the header is left, or less than nothing."""
+    said = r"compression\.ratios: 500 leaves 288 bytes, .* need [\d,]+; the largest ratio that fits is ([\d.]+)"
+    with pytest.raises(ConfigError, match=said) as caught:
         run([parent], TINY.model_copy(update={"ratios": (500.0,)}), tmp_path / "out", data=tiny_data)
     assert not (tmp_path / "out").exists()
+    largest = float(str(caught.value).split()[-1])
+    press = Press(parent, tiny_data, TINY, tmp_path / "work", lambda *_: None)
+    staging = press.staging()
+    assert staging.plan(int(4 * press.numbers / largest) - HEADER_LEAST).stored.bytes
+    with pytest.raises(BudgetError):
+        staging.plan(int(4 * press.numbers / (largest + 0.02)) - HEADER_LEAST)
+
+
+def test_weights_that_float16_cannot_hold_are_named(
+    tiny_model: LlamaForCausalLM, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    for name, value, said in (
+        ("model.layers.1.mlp.up_proj.weight", float("nan"), "is not finite"),
+        ("model.norm.weight", 1e5, r"has a number as large as 1e\+05, and float16 ends at 65504"),
+    ):
+        model = copy.deepcopy(tiny_model)
+        model.get_parameter(name).data.view(-1)[3] = value
+        parent = saved(model, tiny_data, tmp_path / name)
+        with pytest.raises(CheckpointError, match=f"{re.escape(name)} {said}"):
+            run([parent], TINY, tmp_path / "out", data=tiny_data)
 
 
 def test_layers_that_no_codec_handles_are_named(tiny_data: Dataset, tmp_path: Path) -> None:
