@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -14,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from phases.bitnet.lattice import Lattice
 from phases.checkpoint import Checkpoint, Manifest, save_checkpoint
 from phases.compression.artefact import write_artefact
+from phases.compression.entropy import decode_symbols, encode_symbols
 from phases.compression.stored import Stored
 from phases.compression.ternary import Ternary
 from phases.packed.plan import WEIGHTS
@@ -58,6 +60,15 @@ def artefact(folder: Path, tokenizer: Any, vocabulary: int, layers: int) -> Chec
             encoded[name] = CODEC.store(Lattice(codes_OI, scale_OG, 128))
     plain = {name: weight.half() for name, weight in weights.items() if name not in encoded}
     return write_artefact(source, Stored(dict.fromkeys(encoded, CODEC), encoded, {}, plain), folder / "made")
+
+
+@pytest.mark.parametrize("count", [3_000, 1_300_000])
+def test_narrow_symbols_are_the_wide_ones(count: int) -> None:
+    """Of few lanes and of many, which take different ways."""
+    symbols = torch.randint(0, 3, (count,), generator=torch.Generator().manual_seed(0))
+    stream = encode_symbols(symbols, 3)
+    narrow = decode_symbols(stream, count, 3, np.int8)
+    assert narrow.dtype == torch.int8 and torch.equal(narrow.long(), symbols)
 
 
 @pytest.mark.slow
