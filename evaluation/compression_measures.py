@@ -24,6 +24,7 @@ from phases.checkpoint import Checkpoint
 from phases.compression.kept import Kept, Pair
 from phases.compression.report import CompressionReport, Rung
 from phases.compression.sizes import sizes
+from phases.compression.squeezes import Squeeze
 from phases.compression.staging import Stage
 from phases.compression.thoughts import thoughts_of
 from phases.dataset import Dataset
@@ -98,9 +99,12 @@ def compression_tables(
     shown = [r for r in found.config["ratios"] if r in tried or r > found.rungs[0].ratio]
     columns = ("ratio", "bytes", "KL untrained", "KL trained", "retention untrained", "retention", "retention ±")
     stages = [
-        (rung.ratio, s.name, s.bytes_before, s.bytes if s.fits else None, s.divergence, s.retention, _verdict(s))
+        row
         for rung in found.rungs
-        for s in rung.stages
+        for row in (
+            *(_stage(rung.ratio, stage) for stage in rung.stages),
+            *(_coded(rung.ratio, one) for one in rung.squeezed),
+        )
     ]
     carried = [(c.codec, c.matrices, c.weights, c.bytes, 8 * c.bytes / c.weights) for c in found.carried]
     spent = sizes(agent.path)
@@ -117,8 +121,8 @@ def compression_tables(
             rows=tuple(_tried(ratio, tried.get(ratio)) for ratio in shown),
         ),
         "codecs": Table(
-            title="Codec after codec at one budget, before training (validation split)",
-            columns=("ratio", "codec joins", "bytes before", "bytes", "KL", "retention", "verdict"),
+            title="Codec after codec at one budget, before training (validation split); coding, after it",
+            columns=("ratio", "what joins", "bytes before", "bytes", "KL", "retention", "verdict"),
             rows=tuple(stages),
         ),
         "carried": Table(
@@ -143,10 +147,18 @@ def _tried(ratio: float, rung: Rung | None) -> tuple[Cell, ...]:
     return ratio, rung.bytes, *divergences, *kept, "accepted" if rung.accepted else "too little is kept"
 
 
-def _verdict(stage: Stage) -> str:
+def _stage(ratio: float, stage: Stage) -> tuple[Cell, ...]:
+    name = f"{stage.name}, of matrices"
     if not stage.fits:
-        return "does not fit"
-    return "kept" if stage.kept else "did not help: rolled back"
+        return ratio, name, stage.bytes_before, None, None, None, "does not fit"
+    verdict = "kept" if stage.kept else "did not help: rolled back"
+    return ratio, name, stage.bytes_before, stage.bytes, stage.divergence, stage.retention, verdict
+
+
+def _coded(ratio: float, one: Squeeze) -> tuple[Cell, ...]:
+    """Nothing but bytes: indices are exact, and rounded scales are in every stage's figures."""
+    name = {"scales": "hyper, of scales", "indices": "rANS, of indices"}[one.name]
+    return ratio, name, one.bytes_before, one.bytes, None, None, "kept" if one.helped else "nothing to gain"
 
 
 def _pair(ours: Values, theirs: Values) -> Pair:

@@ -30,14 +30,15 @@ class CodecsConfig(StrictModel):
     """Hyper-compression: bits of a weight where it carries a matrix."""
     seed_ratio: float = Field(0.05, ge=0, le=1)
     """SeedLM: share of the weights, the most sensitive ones, that it may carry at 4 bits."""
-    hyper_ratio: float = Field(0.5, gt=0, le=1)
-    """What hyper-compression makes of scales at most, as a share of their float16 bytes: ½ are 8 bits each."""
+    hyper_ratio: float = Field(0.5, ge=0.125, le=1)
+    """What hyper-compression makes of the float16 scales of ternary codes and VPTQ, as a share at most, in whole bits:
+    ½ are 8 bits each, the most that it codes, and ⅛ are 2, the least. At 1 they stay as they are. Indices are the
+    entropy coder's, which needs no setting."""
 
     @property
     def scale_bits(self) -> int:
         """Of a scale; 16: as it is."""
-        bits = int(16 * self.hyper_ratio)
-        return 16 if "hyper" not in self.names or bits > 8 else max(2, bits)
+        return 16 if "hyper" not in self.names or self.hyper_ratio == 1 else min(8, int(16 * self.hyper_ratio))
 
 
 class CompressionConfig(PhaseConfig):

@@ -31,6 +31,7 @@ from phases.compression.form import Form
 from phases.compression.lessons import open_lessons, training_rows
 from phases.compression.options import measure_options
 from phases.compression.report import REPORT, CompressionReport, Rung, carried
+from phases.compression.squeezes import squeezes
 from phases.compression.staging import Plan, Staging
 from phases.compression.standing import Standing, open_exams
 from phases.compression.stored import Stored, check_storable
@@ -156,6 +157,7 @@ class Press:
             stderr=kept.stderr,
             groups={group: share for group, (share, _) in kept.groups.items()},
             training_kept=trained,
+            squeezed=squeezes(stored),
             accepted=kept.mean - self.config.sigmas * kept.stderr >= self.config.retention,
         )
         return Pressed(rung, stored, plan)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from phases.compression.squeezes import Squeeze
 from phases.compression.staging import Stage
 from phases.compression.stored import Stored
 from phases.compression.thoughts import Thoughts
@@ -39,6 +40,8 @@ class Rung(StrictModel):
     """The retention of tasks, domains and text, as far as the parent has any."""
     training_kept: bool
     """Whether training lowered the divergence; else the untrained form stayed."""
+    squeezed: tuple[Squeeze, ...]
+    """What coding brought of scales and of indices, in the form that was trained."""
     accepted: bool
     """Whether enough was retained, by as many standard errors as are asked."""
 

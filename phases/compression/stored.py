@@ -76,7 +76,7 @@ def check_storable(tensors: Mapping[str, torch.Tensor], where: Path) -> None:
 def squeezed(encoded: Encoded, codec: VPTQ, scale_bits: int) -> Encoded:
     """A matrix of VPTQ whose indices and scales take less; scales are rounded by it, indices are not."""
     tensors = dict(encoded.tensors)
-    count = _codes(encoded, codec)
+    count = codes_of(encoded, codec)
     if codec.codebook_size <= LARGEST_ALPHABET:
         codes_N = unpack(tensors["codes"], count, bits_for(codec.codebook_size), "codes")
         stream = encode_symbols(codes_N, codec.codebook_size)
@@ -94,7 +94,7 @@ def expanded(encoded: Encoded, codec: VPTQ) -> Encoded:
     """What `squeezed` was given, scales as they were rounded. Raises `ValueError` for tensors that do not fit."""
     tensors = dict(encoded.tensors)
     if STREAM in tensors:
-        codes_N = decode_symbols(tensors.pop(STREAM), _codes(encoded, codec), codec.codebook_size)
+        codes_N = decode_symbols(tensors.pop(STREAM), codes_of(encoded, codec), codec.codebook_size)
         tensors["codes"] = pack(codes_N, bits_for(codec.codebook_size))
     hyper = {name: tensors.pop(name) for name in list(tensors) if name.startswith(SCALES)}
     if hyper:
@@ -106,6 +106,7 @@ def expanded(encoded: Encoded, codec: VPTQ) -> Encoded:
     return replace(encoded, tensors=tensors)
 
 
-def _codes(encoded: Encoded, codec: VPTQ) -> int:
+def codes_of(encoded: Encoded, codec: VPTQ) -> int:
+    """How many indices a matrix of VPTQ has, residual ones with them."""
     rows, width = encoded.shape
     return (1 + codec.residuals) * -(-rows * (width - int(codec.outliers * width)) // codec.vector)

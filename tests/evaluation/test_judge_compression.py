@@ -59,6 +59,9 @@ def test_every_model_is_measured_and_every_table_is_there(judgement: Judgement) 
         assert judgement.metric(f"{name}/bits_per_byte").value > 0
     assert {control.name for control in judgement.controls} == {"parent", UNTRAINED, CONTROL}
     assert set(judgement.tables) == {"ladder", "codecs", "carried", "file", "kept", "tasks"}
+    joined = {str(row[1]): row for row in judgement.tables["codecs"].rows}
+    assert list(joined) == ["ternary, of matrices", "vptq, of matrices", "hyper, of scales", "rANS, of indices"]
+    assert joined["hyper, of scales"][2] == joined["hyper, of scales"][3]  # without hyper-compression they stay
     total = judgement.metric(f"{NAME}/bytes").value
     assert sum(row[1] for row in judgement.tables["file"].rows) == total  # type: ignore[misc]
 
