@@ -26,6 +26,7 @@ from phases.compression.kmeans import nearest, sum_of
 from phases.compression.stored import Coding, Stored, squeezed
 from phases.compression.ternary import Ternary
 from phases.compression.vptq import LARGEST, VPTQ
+from phases.errors import ConfigError
 
 Importances = Mapping[str, torch.Tensor]
 
@@ -102,12 +103,22 @@ class Form:
         importances: Importances,
         activations: bool,
     ) -> None:
-        """Parametrise `model`, which has the latent weights. `fixed`: what SeedLM and hyper-compression encoded."""
+        """Parametrise `model`, which has the latent weights. `fixed`: what SeedLM and hyper-compression encoded.
+
+        Raises `ValueError` for a matrix that the model does not have, and `ConfigError` for VPTQ with residual
+        codebooks or outlier columns, which would not be trained and so be lost.
+        """
         self.model, self.codecs, self.fixed, self.importances = model, dict(codecs), dict(fixed), importances
         self.latent = {n: p for n, p in model.named_parameters() if n in codecs}
         missing = sorted(codecs.keys() - self.latent.keys())
         if missing:
             raise ValueError(f"{missing[0]}: no parameter of a {type(model).__name__}")
+        for codec in codebooks:
+            if codec.residuals or codec.outliers:
+                raise ConfigError(
+                    f"VPTQ with {codec.residuals} residual codebooks and {codec.outliers:g} of the columns as outliers: "
+                    "a model trains with one codebook and no outliers; set residuals and outliers to 0, or only encode"
+                )
         self.codebooks = nn.ModuleList(Codebook(book[0]) for book in codebooks.values())
         self._books = dict(zip(codebooks, self.codebooks, strict=True))
         # Where the optimizer finds them.

@@ -17,7 +17,7 @@ from phases.compression.seedlm import SeedLM
 from phases.compression.stored import Coding
 from phases.compression.ternary import Ternary
 from phases.compression.vptq import VPTQ
-from phases.errors import CheckpointError
+from phases.errors import CheckpointError, ConfigError
 
 SMALL = VPTQ(vector=4, codebook_size=16)
 TOKENS = torch.arange(12).view(2, 6)
@@ -152,3 +152,12 @@ def test_a_layer_that_is_no_plain_one_is_named(tiny_model: LlamaForCausalLM) -> 
         CheckpointError, match=r"LlamaForCausalLM: model\.layers\.1\.mlp\.up_proj is a Scaled and no plain"
     ):
         ternary_names(tiny_model)
+
+
+@pytest.mark.parametrize("settings", [{"residuals": 1}, {"outliers": 0.1}], ids=["residuals", "outliers"])
+def test_what_would_be_lost_in_training_is_refused(tiny_model: LlamaForCausalLM, settings: dict[str, Any]) -> None:
+    codec = VPTQ(vector=4, codebook_size=16, iterations=2, **settings)
+    with pytest.raises(
+        ConfigError, match="a model trains with one codebook and no outliers; set residuals and outliers"
+    ):
+        form_of(tiny_model, {ternary_names(tiny_model)[0]: codec})
