@@ -116,8 +116,8 @@ class Form:
         for codec in codebooks:
             if codec.residuals or codec.outliers:
                 raise ConfigError(
-                    f"VPTQ with {codec.residuals} residual codebooks and outliers {codec.outliers:g}: a model trains with "
-                    "one codebook and no outliers; set residuals and outliers to 0, or only encode"
+                    f"VPTQ with {codec.residuals} residual codebooks and outliers {codec.outliers:g}: a model trains "
+                    "with one codebook and no outliers; set residuals and outliers to 0, or only encode"
                 )
         self.codebooks = nn.ModuleList(Codebook(book[0]) for book in codebooks.values())
         self._books = dict(zip(codebooks, self.codebooks, strict=True))
