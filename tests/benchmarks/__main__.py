@@ -4,8 +4,8 @@
 
 Run it on a quiet machine: it takes about 50 minutes on two cores, and twenty more where `make forge` has made the
 default run, as compression is then measured on that; its picture is in `checkpoints/bench/`.
-`tests.benchmarks.distillation_cache` tells what students learn from a cache, `tests.benchmarks.noninferiority` the
-error rates of the gate.
+`tests.benchmarks.distillation_cache` tells what students learn from a cache of random teachers too, and
+`tests.benchmarks.noninferiority` all error rates of the gate.
 """
 
 import argparse
@@ -99,6 +99,10 @@ def main() -> None:
         print(f"near-duplicates, {name}: {value}")
     for name, value in extra.get("curation", {}).items():
         print(f"curation, {name}: {value}")
+    for name, rate in extra.get("gate", {}).items():
+        print(f"gate, {name}: {rate:.4f}")
+    if "cache" in extra:
+        distillation_cache.told("trained", extra["cache"])
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps({"rows": json.loads(as_json(rows)), **extra}, indent=2) + "\n")
     print(f"written to {OUT}", file=sys.stderr)
