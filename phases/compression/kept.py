@@ -10,8 +10,8 @@ A share counts 1 at most before any mean is taken: a gain in one does not pay fo
 cannot do at all is left out. The phase accepts a ratio by this on the validation split, its judge on the test split.
 
 Standard errors are a paired bootstrap's (Efron & Tibshirani 1993): units are drawn anew with both values of each, every
-share within itself, and capped again, of which the ratio estimator's error knows nothing. Shares count as independent,
-although a question is a unit of its task and of its domain.
+share within itself, and capped again, of which the ratio estimator's error knows nothing. What is the same pair twice
+(questions that are a task and a domain) is drawn once; a judge plays the domain's anew, and they count as others.
 
 Shapes: N units, K different units, R resamples.
 """
@@ -70,7 +70,13 @@ class Kept:
     def _draws(self) -> dict[str, npt.NDArray[np.float64]]:
         """(R,) means of every group over resampled units."""
         draw = np.random.default_rng(0)
-        return {group: np.mean([_resampled(pair, draw) for pair in self._in(group)], axis=0) for group in self.pairs}
+        once = {_units(pair): pair for group in self.pairs for pair in self._in(group)}
+        shares = {units: _resampled(pair, draw) for units, pair in once.items()}
+        return {group: np.mean([shares[_units(pair)] for pair in self._in(group)], axis=0) for group in self.pairs}
+
+
+def _units(pair: Pair) -> tuple[int, int]:
+    return id(pair[0]), id(pair[1])
 
 
 def _resampled(pair: Pair, draw: np.random.Generator) -> npt.NDArray[np.float64]:

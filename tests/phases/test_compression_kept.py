@@ -45,3 +45,11 @@ def test_errors_are_of_pairs_and_the_same_each_time() -> None:
     close, far = (Kept({"a": answers(190, 200, both)}, {}, EVEN) for both in (190, 100))
     assert close.stderr < far.stderr / 3
     assert close.stderr == Kept({"a": answers(190, 200, 190)}, {}, EVEN).stderr
+
+
+def test_questions_that_are_a_task_and_a_domain_vary_together() -> None:
+    both, twin = answers(200, 280, 180), answers(200, 280, 180)
+    together, apart = Kept({"a": both}, {"a": both}, EVEN), Kept({"a": both}, {"a": twin}, EVEN)
+    assert together.mean == apart.mean
+    assert together.stderr == pytest.approx(together.groups["tasks"][1] * 2 / 3)
+    assert together.stderr > 1.3 * apart.stderr
