@@ -1,18 +1,22 @@
 """Cost of a checkpoint: measured in another process, sizes from the files."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from evaluation.expert_size import expert_bytes
 from evaluation.latency import count_parameters, describe_agent, measure_latency, peak_rss_bytes
 from evaluation.machine import describe_machine
 from phases.agent.design import Design, Mixture
 from phases.agent.settings import AgentSettings
-from phases.checkpoint import Checkpoint
+from phases.checkpoint import Checkpoint, open_checkpoint
 from phases.errors import InputError
+from phases.quiet_star.storage import HEAD
 
 
 @pytest.mark.slow
@@ -58,6 +62,15 @@ def test_experts_count_as_weights(family: Checkpoint, tmp_path: Path) -> None:
     without, with_experts = describe_agent(family, None), describe_agent(family, None, experts=7900)
     weights = (family.path / "model.safetensors").stat().st_size
     assert with_experts.ratio_vs_fp32 == pytest.approx(without.ratio_vs_fp32 * weights / (weights + 7900))
+
+
+def test_a_mixing_head_counts_as_weights_on_both_sides(family: Checkpoint, tmp_path: Path) -> None:
+    path = shutil.copytree(family.path, tmp_path / "thinks")
+    save_file({"mlp.0.weight": torch.zeros(50, 1000, dtype=torch.float16)}, path / HEAD)
+    plain, thinking = describe_agent(family, None), describe_agent(open_checkpoint(path), None)
+    assert thinking.parameters == plain.parameters + 50_000
+    size = (path / "model.safetensors").stat().st_size + (path / HEAD).stat().st_size
+    assert thinking.ratio_vs_fp32 == pytest.approx(4 * thinking.parameters / size)
 
 
 def test_no_weights(tmp_path: Path) -> None:
