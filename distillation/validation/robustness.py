@@ -27,7 +27,7 @@ Answer = Callable[[Sequence[Record]], list[str]]
 class RobustnessConfig(StrictModel):
     """How the questions are changed."""
 
-    transformations: tuple[Transformation, ...] = ("typos", "casing", "white_space", "framing", "length")
+    transformations: tuple[Transformation, ...] = ("typos", "casing", "white_space", "framing", "length", "paraphrase")
     """What is done to them, each alone."""
     letter_groups: tuple[str, ...] = ()
     """Groups whose questions are about letters: no typos and no casing there."""

@@ -6,7 +6,8 @@ fewer than four letters, and words that stand in the right answer. Still, where 
 `RobustnessConfig.letter_groups`.
 
 `framing` changes only what stands around the question ("Please answer: …"); it is a table of templates, not a rewording
-of the question itself, which takes a model and a judge that the meaning stayed.
+of the question itself, which takes a model and a judge that the meaning stayed. `paraphrase` is such a rewording that
+somebody wrote: the column of that name of the user's own records. Questions without one stay as they are.
 """
 
 import random
@@ -18,11 +19,13 @@ from typing import Literal
 from distillation.record import Message, Record
 from phases.errors import InputError
 
-Transformation = Literal["typos", "casing", "white_space", "framing", "length"]
+Transformation = Literal["typos", "casing", "white_space", "framing", "length", "paraphrase"]
 Change = Callable[[Record, random.Random], str]
 
 BY_LETTER: frozenset[Transformation] = frozenset({"typos", "casing"})
 """What changes letters."""
+PARAPHRASE = "paraphrase"
+"""In `Record.more`: the question in other words."""
 FRAMES = (
     "Please answer: {}",
     "Question: {}",
@@ -94,6 +97,10 @@ def _framing(record: Record, rng: random.Random) -> str:
     return before + record.prompt + after
 
 
+def _paraphrase(record: Record, rng: random.Random) -> str:
+    return record.more.get(PARAPHRASE) or record.prompt
+
+
 def _excerpt(text: str, words: int, rng: random.Random) -> str:
     found = text.split()
     start = rng.randrange(max(len(found) - words, 0) + 1)
@@ -123,4 +130,5 @@ _CHANGES: dict[Transformation, Change] = {
     "casing": _casing,
     "white_space": _white_space,
     "framing": _framing,
+    "paraphrase": _paraphrase,
 }

@@ -21,6 +21,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from distillation.record import Message
+from distillation.teachers.collect import collect
 from distillation.teachers.endpoint import EndpointTeacher, EndpointTeacherConfig
 from distillation.teachers.local import LocalTeacher, LocalTeacherConfig
 from distillation.teachers.store import INTERRUPTED, CaptureStore
@@ -30,10 +31,12 @@ from phases.checkpoint import Manifest, save_checkpoint
 from phases.data.tokenizer import train_tokenizer
 
 QUESTIONS = 60
+JSON = {"content-type": "application/json"}
 PROGRAM = """
 import sys
 from pathlib import Path
 from distillation.record import Message
+from distillation.teachers.collect import collect
 from distillation.teachers.collect import collect
 from distillation.teachers.endpoint import EndpointTeacher, EndpointTeacherConfig
 from distillation.teachers.store import CaptureStore
@@ -150,8 +153,44 @@ def serving(command: list[str], port: int, health: str) -> Iterator[str]:
         child.wait(timeout=60)
 
 
+class Faulty(BaseHTTPRequestHandler):
+    """Stands before a real server: of the first requests some are refused, cut off, or put off; the others go on."""
+
+    server_url: ClassVar[str] = ""
+    seen: ClassVar[list[str]] = []
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        fault = ("503", "429", "cut", "")[len(self.seen)] if len(self.seen) < 4 else ""
+        self.seen.append(fault)
+        if fault == "cut":
+            self.send_response(200)
+            self.send_header("content-length", "500")
+            self.end_headers()
+            self.wfile.write(b'{"choices": [')
+            self.close_connection = True
+            return
+        if fault:
+            status, said = int(fault), b"{}"
+        else:
+            answer = httpx.post(
+                f"{self.server_url}{self.path.removeprefix('/v1')}", content=body, headers=JSON, timeout=120
+            )
+            status, said = answer.status_code, answer.content
+        self.send_response(status)
+        self.send_header("retry-after", "0")
+        self.send_header("content-length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
 @pytest.mark.slow
-def test_a_real_server_answers_as_the_model_does_here(tiny: Path) -> None:
+@pytest.mark.parametrize("faults", [False, True])
+def test_a_real_server_answers_as_the_model_does_here(tiny: Path, tmp_path: Path, faults: bool) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -160,10 +199,21 @@ def test_a_real_server_answers_as_the_model_does_here(tiny: Path) -> None:
     asks = [Ask((Message("user", f"hello {i}"),), max_tokens=8) for i in range(5)]
     local = dict(LocalTeacher(LocalTeacherConfig(checkpoint=tiny, licence="own")).answer(asks))
     for url in serving(command, port, "/health"):
-        config = EndpointTeacherConfig(base_url=url, model=str(tiny), concurrency=2, request_seconds=120)
-        teacher = EndpointTeacher.open(config)
-        served = dict(teacher.answer(asks))
+        Faulty.server_url, Faulty.seen = url, []
+        proxy = ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        asked = f"http://127.0.0.1:{proxy.server_port}/v1" if faults else url
+        config = EndpointTeacherConfig(
+            base_url=asked, model=str(tiny), concurrency=2, request_seconds=120, backoff_seconds=0.05
+        )
+        with CaptureStore(tmp_path / "answers.sqlite") as store:
+            served = collect(EndpointTeacher.open(config), asks, store).answers
+            heard = len(Faulty.seen)
+            again = collect(EndpointTeacher.open(config), asks, store)
+        proxy.shutdown()
+        proxy.server_close()
+        assert again.from_store == 5 and len(Faulty.seen) == heard == (8 if faults else 0)
     for index, mine in local.items():
         theirs = served[index]
-        assert isinstance(mine, Answer) and isinstance(theirs, Answer), (mine, theirs)
+        assert isinstance(mine, Answer), mine
         assert (theirs.text.strip(), theirs.prompt_tokens) == (mine.text, mine.prompt_tokens)

@@ -22,12 +22,15 @@ from distillation.training.cached_rows import CachedRows, Part, read_marks
 from distillation.training.cross_rows import CrossObjective, CrossRows
 from distillation.training.live_objective import LiveObjective
 from distillation.training.objective import DistilObjective
+from distillation.training.on_policy import OnPolicyObjective, OwnTexts
 from distillation.training.row_file import RowFile
 from distillation.training.rows import pack_records
+from distillation.training.strategy_config import OnPolicy
 from phases.bitnet.config import Quantisation
 from phases.bitnet.estimator import Quantised
 from phases.data.tokenizer import train_tokenizer
 from phases.errors import ConfigError, DataError
+from phases.training.batches import Rows
 from phases.training.config import TrainingConfig
 from phases.training.loop import train
 from phases.training.objective import LanguageModelling, Objective
@@ -115,6 +118,30 @@ def test_8_times_1_row_is_1_times_8(kind: str, source: CachedRows, rows: RowFile
     whole, cut = (gradient(objective, source, micro) for micro in (1, 8))
     assert abs(cut.norm() / whole.norm() - 1) < 1e-5
     torch.testing.assert_close(cut, whole, rtol=1e-3, atol=1e-6)
+
+
+class Fixed:
+    """The same rows at every step."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.fixed = rows
+
+    def rows(self, step: int, count: int) -> Rows:
+        return self.fixed
+
+
+def test_8_times_1_row_is_1_times_8_of_own_texts_and_across_tokenizers(
+    source: CachedRows, tokenizer: Any, crossed: tuple[CrossRows, Cache, RowFile]
+) -> None:
+    model, strategy = make_model(), OnPolicy(max_tokens=8, start=0.0)
+    own = Fixed(OwnTexts(source, RECORDS, model, tokenizer, strategy, 4, 0).rows(0, 8))
+    for objective, given in (
+        (OnPolicyObjective(model, make_model(2), strategy), own),
+        (CrossObjective(model), crossed[0]),
+    ):
+        whole, cut = (gradient(objective, given, micro) for micro in (1, 8))
+        assert abs(cut.norm() / whole.norm() - 1) < 1e-5
+        torch.testing.assert_close(cut, whole, rtol=1e-3, atol=1e-6)
 
 
 def test_a_cached_gradient_points_where_the_full_divergence_does(rows: RowFile, store: Any) -> None:

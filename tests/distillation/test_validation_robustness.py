@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -23,7 +24,7 @@ from phases.errors import InputError
 FILLER = ("The garden is green in spring, and the gardener counts the trees every morning before breakfast.",)
 QUESTION = 'Which number follows 4071 in the sequence, and who wrote "Faust One" about Berlin?'
 RECORD = asked(QUESTION, reference="Berlin 4072", group="facts")
-NAMES: tuple[Transformation, ...] = get_args(Transformation)
+NAMES = tuple(name for name in get_args(Transformation) if name != "paraphrase")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,9 +88,16 @@ def test_records_that_a_change_leaves_alone_do_not_count() -> None:
     records = [asked("gcd 12 18", reference="6"), asked("count a: banana window", reference="4", group="letters")]
     found = changed(records, RobustnessConfig(letter_groups=("letters",)), FILLER)
     assert {name: len(new) for name, new in found.items()} == {
-        **dict.fromkeys(("typos", "casing"), 0),
+        **dict.fromkeys(("typos", "casing", "paraphrase"), 0),
         **dict.fromkeys(("white_space", "framing", "length"), 2),
     }
+
+
+def test_a_paraphrase_is_what_somebody_wrote_beside_the_question() -> None:
+    written = replace(RECORD, more={"paraphrase": "After 4071 comes what, and whose is Faust One, of Berlin?"})
+    found = changed([written, RECORD], RobustnessConfig(transformations=("paraphrase",)))
+    (new,) = found["paraphrase"]
+    assert new.prompt == written.more["paraphrase"] and new.reference == RECORD.reference
 
 
 def brittle(records: Sequence[Record]) -> list[str]:
