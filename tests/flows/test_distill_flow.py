@@ -179,7 +179,8 @@ def test_a_budget_of_nothing_ends_before_anything_is_trained(project: ProjectCon
 
 def test_time_that_is_up_ends_a_night_and_keeps_what_it_has(project: ProjectConfig) -> None:
     assert run(project).name in ("NotEnoughData", "RolledBack")
-    again = project.model_copy(update={"seed": 5, "budget": project.budget.model_copy(update={"seconds": 0.0})})
+    none = {"budget": {"seconds": 0}, "distil": {"training": {"steps": 4, "batch_rows": 4, "precision": "fp32"}}}
+    again = ProjectConfig.parse({**SETTINGS, **none, "project": "p", "out": str(project.out)}, "test")
     with pytest.raises(InputError, match="before training; all is kept"):
         run(again)
     assert run(again.model_copy(update={"budget": project.budget})).name in ("NotEnoughData", "RolledBack")
