@@ -49,8 +49,9 @@ class CompressionConfig(PhaseConfig):
     too much."""
     retention: float = Field(0.95, gt=0, le=1)
     """What is to be kept of the parent: the mean over tasks, an agent's domains and text, each share 1 at most. The
-    judge asks for it on the test split, where questions are decoded and conversations played; the phase asks for it,
-    and `sigmas` besides, on the validation split, where they are read (`phases.compression.standing`)."""
+    judge asks for it on the test split, where questions are decoded and conversations played, by the parent with its
+    experts; the phase asks for it, and `sigmas` besides, on the validation split, where they are read, without experts
+    (`phases.compression.standing`)."""
     sigmas: float = Field(2.0, ge=0)
     """Standard errors by which a ratio has to keep more than that. Both splits have their noise: a ratio that keeps
     just enough on the one is as likely as not to be refused on the other, with nothing left to ship."""

@@ -7,7 +7,8 @@ It is the judge's definition on another split, but for how an answer is got: the
 agent's conversations played with its tools. Here they are read once, as they should go. A question is right when every
 token of its answer is the likeliest after those before, which is what greedy decoding writes (`phases.probe`); of a
 conversation the share of such replies counts, where the judge asks whether what came out is right. An agent's questions
-are two of its domains, as they are to the judge.
+are two of its domains, as they are to the judge. A parent whose design chooses among experts is read without them and
+played with them: there the judge finds less kept, in domains, than is read here.
 
 Shapes: B rows, T positions, D hidden, N units.
 """
