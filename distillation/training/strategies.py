@@ -219,7 +219,7 @@ def _routed(
 
 def pool_weights(qualities: Sequence[float], sharpness: float) -> list[float]:
     """Weights that sum to 1: each quality to the power of `sharpness`. Raises `DataError` where nothing is above 0."""
-    powers = [max(0.0, quality) ** sharpness if quality > 0 else 0.0 for quality in qualities]
+    powers = [max(0.0, quality) ** sharpness for quality in qualities]  # 0 ** 0 is 1: all alike, whatever they know
     if not sum(powers):
         raise DataError("none of the teachers got anything right on held-out records: choose others")
     return [power / sum(powers) for power in powers]

@@ -94,7 +94,8 @@ def make_student(
         learner, decided = _learner(teacher, model, config, calibration, seed)
         sizes = _compared(learner.parameters, sum(parameter.numel() for parameter in model.parameters()))
     report = {"kind": config.kind, **sizes, **decided}
-    parents = () if teacher is None else (teacher.digest,)
+    begun = (open_checkpoint(config.path).digest,) if isinstance(config, Own) else ()
+    parents = (*(() if teacher is None else (teacher.digest,)), *begun)
     manifest = Manifest(f"{PHASE}/initial", {"student": config.model_dump(mode="json")}, seed, parents, metrics=sizes)
     return save_learner(learner, out, manifest, {REPORT: json.dumps(report, indent=2, sort_keys=True) + "\n"})
 
