@@ -81,7 +81,8 @@ def _latency(shipped: Checkpoint, path: Path) -> Latency:
 
 
 def retention(outcomes: Sequence[Outcome]) -> float | None:
-    """What the agent has of the right answers of the model before it was compressed: mean of tasks, each 1 at most.
+    """What the agent keeps: of its parent, as the compression phase judges it; without that phase, of the right answers
+    of the model before it became ternary, mean of tasks, each 1 at most.
 
     Not measured where no compressing phase passed. All phases are judged on the same items.
     """
@@ -91,6 +92,9 @@ def retention(outcomes: Sequence[Outcome]) -> float | None:
         return None
     before, after = compressed.judgement, passed[-1].judgement
     name = passed[-1].stage.phase.name
+    judged = [metric.value for metric in after.metrics if metric.name == f"{name}/retention"]
+    if judged:
+        return judged[0]
     pairs = [(after.metric(f"{name}/{NAMES[t]}").value, before.metric(f"parent/{NAMES[t]}").value) for t in TASKS]
     shares = [min(1.0, ours / theirs) for ours, theirs in pairs if theirs]  # what was learnt since hides no loss
     return sum(shares) / len(shares) if shares else None

@@ -57,3 +57,12 @@ def test_without_compression_nothing_was_measured(status: str) -> None:
 def test_a_task_that_nobody_could_do_does_not_count() -> None:
     assert retention([outcome("bitnet", (0.4, 0.3), (0.5, 0.0))]) == pytest.approx(0.8)
     assert retention([outcome("bitnet", (0.4, 0.3), (0.0, 0.0))]) is None
+
+
+def test_the_compression_phase_says_itself_what_is_kept() -> None:
+    compressed = outcome("compression", (0.9, 0.9), (0.4, 0.3))
+    own = Metric(name="compression/retention", split="test", value=0.93, n=10, unit="of the parent")
+    compressed.judgement = Judgement(metrics=(*compressed.judgement.metrics, own))
+    assert retention([THINKING, TERNARY, compressed]) == 0.93
+    refused = SimpleNamespace(**{**vars(compressed), "status": "rolled_back"})
+    assert retention([THINKING, TERNARY, refused]) == pytest.approx((0.8 + 0.5) / 2)
