@@ -68,8 +68,8 @@ class Agent(StrictModel):
     ratio_vs_fp32: float
     """4 bytes a parameter, embeddings included, over the bytes of the weights on disk and of `expert_bytes`."""
     retention: float | None = None
-    """What it keeps of its parent by the compression phase's judgement (tasks, domains, text); without that phase, of the
-    right answers of the model before it became ternary; null where neither was measured."""
+    """What it keeps of its parent by the compression phase's judgement (tasks, domains, text); without that phase, of
+    the right answers of the model before it became ternary; null where neither was measured."""
     latency_ms_per_token_p50: float | None = None
     prompt_ms_per_token_p50: float | None = None
     """Of reading a prompt in one pass."""
