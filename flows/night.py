@@ -232,10 +232,11 @@ class Night:
 
     @contextlib.contextmanager
     def _timed(self, kind: Kind) -> Iterator[None]:
-        """Adds the seconds of its block."""
-        began = time.monotonic()
+        """Adds the seconds of its block, without those of blocks inside it."""
+        began, before = time.monotonic(), sum(self.seconds.values())
         yield
-        self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - began
+        inside = sum(self.seconds.values()) - before
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - began - inside
 
 
 def spending_of(project: Project, config: ProjectConfig) -> Spending:

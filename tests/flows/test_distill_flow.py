@@ -229,3 +229,12 @@ def test_projects_command(project: ProjectConfig, capsys: pytest.CaptureFixture[
     assert main(["projects", "p", "--out", str(project.out), "--archive"]) == 0
     assert "p: archived, teacher big" in capsys.readouterr().out
     assert main(["projects", "q", "--out", str(project.out)]) == 2
+
+
+def test_time_is_booked_once(project: ProjectConfig) -> None:
+    night = night_steps.Night(project, 1)
+    with night._timed("training"):
+        time.sleep(0.02)
+        with night._timed("labelling"):
+            time.sleep(0.1)
+    assert 0.1 <= night.seconds["labelling"] and 0.02 <= night.seconds["training"] < 0.1
