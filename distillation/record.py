@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
-GIVEN = "given"
-"""In `Record.more`: the answer that a question came with, while a teacher is asked."""
+GIVEN = "\0given"
+"""In `Record.more`, and no name of a column: the answer that a question came with, while a teacher is asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from functools import partial
 
 from distillation.money.ledger import Kind
 from distillation.night.accounting import Account, Sized, book, take_account
-from distillation.night.asking import answers_of
+from distillation.night.asking import answers_of, together
 from distillation.night.conversations import conversation_criteria
 from distillation.night.faculty import Config, Faculty, open_faculty
 from distillation.night.judgement import decide
@@ -102,20 +102,21 @@ class Night:
         return config.model_copy(update={"strategy": begun})
 
     def school(self, plan: Plan, faculty: Faculty, champion: str) -> Schooled:
-        """Answers, as far as the budget goes and as long as more of them help; and the teacher's to the test.
+        """The teacher's answers to the test, then to questions, as far as the budget goes and as long as more help.
 
-        Raises an `InputError` where the test cannot be had: better now than after a student was trained.
+        The test comes first: without it nothing that is learnt could be judged. Raises an `InputError` where it cannot
+        be had: better now than after a student was trained.
         """
-        schooled = self._answered(plan, faculty, champion)
         with self._timed("evaluation"), CaptureStore(self.workshop.project / SEALED) as store:
             ask_ahead(
                 self._teacher(faculty, store).answers,
                 plan.sealed,
                 self.config.exam,
-                learnt=schooled.records,
+                learnt=plan.questions.records,
                 data=None if plan.gathered.run is None else plan.gathered.run.data,
                 seed=self.config.seed,
             )
+        schooled = self._answered(plan, faculty, champion)
         filled = schooled.filled
         say(f"distill: {len(schooled.records):,} records, {filled.asked:,} asked, {filled.from_store:,} from the store")
         if filled.stopped:
@@ -159,7 +160,7 @@ class Night:
                     self._teacher(faculty, store),
                     plan.sealed,
                     self.config.exam,
-                    learnt=schooled.records,
+                    learnt=plan.questions.records,
                     data=None if run is None else run.data,
                     seed=self.config.seed,
                 )
@@ -218,7 +219,8 @@ class Night:
                 validation=checked,
                 data=None if run is None else run.data,
             )
-        return replace(done[share], curve=curve)
+        filled = together([one.filled for one in done.values()])
+        return replace(done[share], filled=filled, curve=curve)
 
     def _teacher(self, faculty: Faculty, store: CaptureStore) -> Examinee:
         """The one whose place the student is to take."""

@@ -43,8 +43,16 @@ class Curated:
     steps: list[Step]
 
 
-def curate(records: Sequence[Record], sealed: Sequence[Sealed], config: CurationConfig, seed: int) -> Curated:
-    """The records to train on. Raises `DataError` when none stay, `LeakageError` when the second look finds a leak."""
+def curate(
+    records: Sequence[Record],
+    sealed: Sequence[Sealed],
+    config: CurationConfig,
+    seed: int,
+    known: Sequence[Record] = (),
+) -> Curated:
+    """The records to train on. `known`: more questions of theirs, where these are some of them: what all share is told
+    from a leak by them. Raises `DataError` when none stay, `LeakageError` when the second look finds a leak.
+    """
     kept, step = _redacted(records, config.redact)
     steps = [step]
     sealed = [(*wordings, *(redact(text, config.redact)[0] for text in wordings)) for wordings in sealed]
@@ -57,11 +65,11 @@ def curate(records: Sequence[Record], sealed: Sequence[Sealed], config: Curation
         kept, step = _unlike(kept, config.near_duplicates, seed)
         steps.append(step)
     among = kept
-    kept, step = decontaminate(among, sealed, config.decontamination)
+    kept, step = decontaminate(among, sealed, config.decontamination, known)
     steps.append(step)
     kept, step = balance(kept, config.balance, seed)
     steps.append(step)
-    check_no_leak(kept, sealed, config.decontamination, among=among)
+    check_no_leak(kept, sealed, config.decontamination, among=[*known, *among])
     if not kept:
         raise DataError(_nothing_left(steps))
     return Curated(sorted(kept, key=lambda record: record.key), steps)

@@ -46,11 +46,15 @@ class Decontamination(StrictModel):
 
 
 def decontaminate(
-    records: Sequence[Record], sealed: Sequence[Sealed], config: Decontamination
+    records: Sequence[Record], sealed: Sequence[Sealed], config: Decontamination, known: Sequence[Record] = ()
 ) -> tuple[list[Record], Step]:
-    """The records that share nothing with the sealed questions."""
+    """The records that share nothing with the sealed questions.
+
+    `known`: further questions to train on, which tell instructions from content where the records are some of them.
+    """
     questions = by_question(sealed)
-    leaking, excused = _search(records, questions, config)
+    found, excused = _search([*known, *records], questions, config)
+    leaking = [i - len(known) for i in found if i >= len(known)]
     figures = {"sealed questions": len(questions), "pieces that are boilerplate": excused}
     return taken_out("decontamination", records, dict.fromkeys(leaking, REASON), figures=figures)
 

@@ -32,7 +32,7 @@ def delete_files(folder: Path, before: datetime) -> int:
             if path.is_dir() and not path.is_symlink():
                 if not any(path.iterdir()):
                     path.rmdir()
-            elif _written(path) < before:
+            elif _written(path) < before and not path.name.startswith("."):  # a lock is no copy of anything
                 path.unlink()
                 removed += 1
     return removed

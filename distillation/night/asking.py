@@ -115,6 +115,15 @@ def _corrected(record: Record, right: Callable[[Record, str], bool]) -> Record:
     return replace(record, completion=given, teacher="")
 
 
+def together(growing: Sequence[Filled]) -> Filled:
+    """Of shares that hold the ones before them: the last one's records, with what all of them asked and paid."""
+    asked = sum(one.asked for one in growing)
+    prices = [one.usd for one in growing]
+    usd = None if None in prices else sum(price for price in prices if price is not None)
+    last = growing[-1]
+    return replace(last, asked=asked, from_store=last.from_store + last.asked - asked, usd=usd)
+
+
 class _Told:
     """Counts over several teachers and samples."""
 
@@ -156,7 +165,7 @@ def answers_of(
             lacking = len(records) - len(found.answers)
             raise InputError(
                 f"{teacher.name}: {lacking} of {len(records)} questions of the test have no answer ({why}); what was "
-                "answered is kept: run the night again"
+                f"answered is kept: {'raise that and ' if found.stopped else ''}run the night again"
             )
         # What can never be answered (a prompt that is too long) is answered wrongly.
         return [found.answers[i].text if i in found.answers else "" for i in range(len(records))]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distillation.curation.config import CurationConfig
-from distillation.curation.curate import Curated, curate
+from distillation.curation.curate import Curated, curate, in_order
 from distillation.curation.decontamination import Sealed
 from distillation.curation.pii import Kind, redact_record
 from distillation.curation.step import Step
@@ -125,7 +125,7 @@ class Schooling:
                 progress=progress,
             )
             attempts = store.attempts()
-        curated = curate(filled.records, sealed_questions(plan.gathered), self.curation, self.seed)
+        curated = curate(filled.records, sealed_questions(plan.gathered), self.curation, self.seed, records)
         name = version(curated.records, self.curation, plan.parent)
         folder = self.workshop.project / VERSIONS / name[:16]
         count = _token_counter(faculty)
@@ -170,11 +170,14 @@ def _token_counter(faculty: Faculty) -> Callable[[str], int] | None:
 def held_out_redacted(gathered: Gathered, kinds: Sequence[Kind]) -> Gathered:
     """Own questions are asked of teachers in the examination too, so they lose what training questions lose.
 
-    Only now that each has its part: that follows from the question as it came. A run's questions are made up.
+    Only now that each has its part: that follows from the question as it came. A run's questions are made up. Own ones
+    that are equal then, or were before, are one: as several they would count as independent trials in every test.
     """
 
     def redacted(records: Sequence[Record]) -> list[Record]:
-        return [one if one.source.startswith("run:") else redact_record(one, kinds)[0] for one in records]
+        made = [one for one in records if one.source.startswith("run:")]
+        own = (redact_record(one, kinds)[0] for one in records if not one.source.startswith("run:"))
+        return [*made, *{one.prompt_key: one for one in in_order(list(own))[::-1]}.values()]
 
     return replace(gathered, validation=redacted(gathered.validation), sealed=redacted(gathered.sealed))
 

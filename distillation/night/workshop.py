@@ -32,6 +32,9 @@ ARRIVED = "arrived"
 """In `Record.more` of what was pushed: when, ISO 8601."""
 CODE = (
     "distillation.training.distil",
+    "distillation.training.data_curve",
+    "distillation.night.schooling",
+    "distillation.night.conversations",
     "distillation.night.sitting",
     "distillation.validation.gate",
     "distillation.night.accounting",

@@ -56,7 +56,8 @@ def control_had(strategy: Strategy, kind: Answers, plain: Lesson | None, *, sear
     rates = "as many search trials" if searched else "same rates"
     if learns_from(strategy, kind) == "references":
         return f"same initial student and steps, {rates}; answers that one has without the teacher"
-    return f"same initial student, rows, order and steps, {rates}; cross-entropy alone"
+    rows = "texts without worked steps" if isinstance(strategy, Rationale) else "rows, order"
+    return f"same initial student, {rows} and steps, {rates}; cross-entropy alone"
 
 
 def with_references(records: Sequence[Record]) -> list[Record]:

@@ -22,7 +22,7 @@ from distillation.training.strategies import Tutor
 from distillation.training.train import fit, training_key
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
-from phases.storage import write_json
+from phases.storage import sha256_json, write_json
 
 
 def data_curve(
@@ -47,7 +47,8 @@ def data_curve(
         if not starts:
             starts.append(own.start(lesson))
         short = own.training.model_copy(update={"steps": size.steps})
-        done = folder / f"exam.{training_key(starts[0], lesson, short, seed)[:16]}.json"
+        key = sha256_json([training_key(starts[0], lesson, short, seed), exam.digest])
+        done = folder / f"exam.{key[:16]}.json"
         if not done.is_file():
             learner = open_learner(starts[0])
             fit(learner, lesson, short, folder / done.stem, seed=seed, name=f"curve_{share:g}")

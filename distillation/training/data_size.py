@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from distillation.record import Record
-from phases.errors import ConfigError, DataError
+from phases.errors import DataError
 from phases.strict import StrictModel
 
 EXPONENTS = np.linspace(0.05, 2.0, 79)
@@ -36,10 +36,17 @@ class DataSizeConfig(StrictModel):
     """Nested subsets of the training questions; each is answered when its turn comes."""
     steps: int = Field(100, ge=1)
     """Of each subset's training: all alike, so that only the data differ."""
-    least_gain: float = Field(0.01, ge=0)
+    least_gain: float = Field(0.01, gt=0)
     """Nats a token that twice as much data has to bring to be worth while."""
     resamples: int = Field(400, ge=50)
     """Of the held-out records."""
+
+    @field_validator("shares")
+    @classmethod
+    def _grow(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if len(shares) < LEAST_POINTS or sorted(set(shares)) != list(shares) or not shares[0] > 0 or shares[-1] > 1:
+            raise ValueError(f"give at least {LEAST_POINTS} ascending shares above 0 and at most 1")
+        return shares
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,12 @@ def data_size(
     return DataSize(points, law, float(gain), float(low), float(high), enough, reason)
 
 
+def _gained(gain_N: Values) -> float:
+    """Upper end of a 95 % interval of the mean; infinite for one question."""
+    n = len(gain_N)
+    return float(gain_N.mean() + 1.96 * gain_N.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf")
+
+
 def learning_curve(
     config: DataSizeConfig,
     seed: int,
@@ -171,11 +184,10 @@ def learning_curve(
     """Train on ever larger subsets until the curve is flat; (the curve, the share that is enough).
 
     `answered(share)` gives the records of a share, which may have to be asked for; `train_on(records, share)` the
-    held-out records' nats after training on them, and which are right. Flat is what is shown to be: the upper end of
-    the interval of what twice as much would bring is below `least_gain`. Noise alone stops nothing.
+    held-out records' nats after training on them, and which are right. Flat is what is shown to be, twice: the upper
+    end of the interval of what twice as much would bring is below `least_gain`, and so is that of what the last
+    subset brought, question by question. Neither knows of the luck of one training.
     """
-    if sorted(set(config.shares)) != list(config.shares) or not config.shares[0] > 0 or config.shares[-1] > 1:
-        raise ConfigError(f"data_size.shares={config.shares}: give ascending shares above 0 and at most 1")
     sizes, nats, right = [], [], []
     for share in config.shares:
         chosen = answered(share)
@@ -186,6 +198,6 @@ def learning_curve(
         if len(set(sizes)) < LEAST_POINTS and share < config.shares[-1]:
             continue
         curve = data_size(sizes, np.stack(nats), np.stack(right), config, seed)
-        if curve.high < config.least_gain:
+        if curve.high < config.least_gain and _gained(nats[-2] - nats[-1]) < config.least_gain:
             break
     return curve, share

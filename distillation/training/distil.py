@@ -24,6 +24,7 @@ from distillation.training.strategy_config import CrossTokenizer, Response
 from distillation.training.time_limit import Over, never
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
+from phases.errors import InputError
 from phases.phase import MetricsCallback, Pool, ignore_metrics, serial_pool
 
 STUDENT = "student"
@@ -57,9 +58,9 @@ def distil(
     over: Over = never,
 ) -> Distilled:
     """Make, teach and compare. The first tutor is the one whose place the student is to take; student and baseline are
-    the pool's jobs. Once `over` says so, a search takes the best that it has found.
+    the pool's jobs. Once `over` says so a search ends, and nothing is trained.
 
-    Raises an `InputError` of one line where student, strategy, teachers and records do not go together.
+    Raises an `InputError` of one line then, and where student, strategy, teachers and records do not go together.
     """
     night = Lessons(tuple(tutors), tuple(records), config, out, work, seed, data)
     exam, start = HeldOut(validation, night.tokenizer), night.start(night.lesson(config.strategy))
@@ -68,17 +69,21 @@ def distil(
         sought = (start, strategy, training, night.lesson, exam, config.search, work / "search")
         found = search(*sought, seed=seed, metrics=metrics, over=over)
         strategy, training = found.strategy, found.training
+        why = over()
+        if why is not None:
+            raise InputError(
+                f"{why}, so the night ends before training; all is kept: raise budget.seconds, run it again"
+            )
     lesson = night.lesson(strategy)
     plain = baseline_lesson(lesson, config.baseline, night.block_tokens, work, night.text)
     jobs = [night.job(STUDENT, start, lesson, training)]
     if plain is not None:
         rates = night.training
-        if config.search is not None:
+        if config.search is not None and found is not None:
             # As many trials as the student had: rates that suit another loss would make a weak control.
             folder = work / "search.baseline"
-            rates = search(
-                start, Response(), rates, lambda _: plain, exam, config.search, folder, seed=seed, over=over
-            ).training
+            as_many = config.search.model_copy(update={"trials": len(found.trials), "seconds": None})
+            rates = search(start, Response(), rates, lambda _: plain, exam, as_many, folder, seed=seed).training
         jobs.append(night.job(NAME, start, plain, rates))
     trained = train_all(jobs, pool, metrics)
     student, baseline = trained[0][0], trained[1][0] if plain is not None else start

@@ -21,6 +21,7 @@ from distillation.training.rows import render_messages
 from evaluation.significance import paired_bootstrap
 from phases.errors import DataError
 from phases.probe import Batch, answer_losses
+from phases.storage import sha256_json
 
 BATCH = 32
 """Records that are read at a time."""
@@ -84,6 +85,8 @@ class HeldOut:
             prompt = render_messages(tokenizer, record.messages)
             texts = (prompt, f"{lead}{expected}{end}")
             rows.append(tuple(tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts))
+        self.digest = sha256_json(rows)
+        """Of all of it, in order: results on others are not comparable."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
         self.batches = [_padded(rows, order[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
 

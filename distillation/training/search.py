@@ -84,7 +84,7 @@ def search(
     The config as it was given is always tried; no other trial begins once `over` says so.
     """
     given = training_key(start, lesson_of(strategy), training, seed)
-    folder /= sha256_json([given, config.model_dump(mode="json", exclude={"trials", "seconds"})])[:16]
+    folder /= sha256_json([given, exam.digest, config.model_dump(mode="json", exclude={"trials", "seconds"})])[:16]
     folder.mkdir(parents=True, exist_ok=True)
     space = Space.of(strategy, config)
     with _study(folder / FILE) as study:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distillation.money.budget import Budget
-from distillation.night.asking import STEPS_FIRST, AskConfig, answers_of, complete
+from distillation.night.asking import STEPS_FIRST, AskConfig, Filled, answers_of, complete, together
 from distillation.night.data import DataConfig, gather
 from distillation.record import GIVEN, Record, asked
 from distillation.records.folder import append_records
@@ -93,6 +93,13 @@ def test_steps_are_asked_for_and_questions_stay_as_they_are(tmp_path: Path) -> N
         found = complete([record], lambda _: toy, store, AskConfig(steps=True), right=is_right, budget=Budget())
     (filled,) = found.records
     assert filled.prompt == record.prompt and filled.completion == f"none #### {record.reference}"
+
+
+def test_growing_shares_count_what_all_of_them_asked() -> None:
+    first, second = Filled([], 40, 0, {}, 0, 0.4, ""), Filled([], 20, 40, {}, 1, 0.2, "")
+    found = together([first, second])
+    assert (found.asked, found.from_store, found.usd, found.cut_off) == (60, 0, pytest.approx(0.6), 1)
+    assert together([first, replace(second, usd=None)]).usd is None
 
 
 def test_cut_off_answers_and_questions_without_any_are_not_learnt_from(tmp_path: Path) -> None:

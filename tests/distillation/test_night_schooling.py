@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from distillation.curation.config import CurationConfig
+from distillation.curation.curate import curate
 from distillation.night.asking import AskConfig
 from distillation.night.data import DataConfig, Gathered
 from distillation.night.schooling import Schooling, held_out_redacted
@@ -41,6 +42,21 @@ def test_a_runs_own_questions_stay_as_they_are() -> None:
     made, own = asked("+49 30 901820?", source="run:reasoning"), asked("+49 30 901820?", source="own.jsonl:1")
     found = held_out_redacted(Gathered([], [made], [made, own], None), CURATION.redact)
     assert found.validation == [made] and found.sealed[0] == made and found.sealed[1].prompt == "[PHONE]?"
+
+
+def test_questions_that_are_equal_without_addresses_are_one_trial() -> None:
+    tickets = [asked(f"Reset the password of user{i}@example.org", source=f"own:{i}") for i in range(9)]
+    answered = asked("Reset the password of x@example.org", completion="Done.", source="own:10")
+    found = held_out_redacted(Gathered([], tickets[:4], [*tickets, answered], None), CURATION.redact)
+    assert len(found.validation) == 1 and [record.completion for record in found.sealed] == ["Done."]
+
+
+def test_a_share_of_the_questions_knows_what_all_of_them_share() -> None:
+    lead = "Read the following list of words with care and answer with exactly one of these words, nothing else: "
+    questions = [asked(f"{lead}a{i} b{i} c{i}", completion=f"a{i}") for i in range(70)]
+    sealed = [(f"{lead}x{i} y{i} z{i}",) for i in range(30)]
+    whole = curate(questions, sealed, CURATION, 0).records
+    assert len(whole) == 70 and len(curate(questions[:8], sealed, CURATION, 0, whole).records) == 8
 
 
 def test_a_resumed_night_counts_days_from_its_first_attempt(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from distillation.training.data_size import (
 from phases.errors import ConfigError, DataError
 
 SIZES = [100, 200, 400, 800]
-Z = np.ones(1)
 CONFIG = DataSizeConfig()
 
 
@@ -78,10 +77,9 @@ def test_subsets_nest_and_keep_every_group(seed: int, share: float) -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(DataError, match="2 different sizes"):
         data_size([1, 2, 2], np.ones((3, 5)), np.ones((3, 5)), CONFIG)
-    with pytest.raises(ConfigError, match="ascending shares"):
-        learning_curve(
-            DataSizeConfig(shares=(0.5, 0.2)), 0, lambda share: [], lambda records, share: (np.ones(1), np.ones(1))
-        )
+    for shares in ((0.5, 0.2, 0.8), (0.5, 1.0), (), (0.5, 0.8, 1.2)):
+        with pytest.raises(ConfigError, match="at least 3 ascending shares"):
+            DataSizeConfig.parse({"shares": shares}, "data_size")
 
 
 def test_a_curve_trains_once_for_each_share() -> None:
@@ -108,5 +106,7 @@ def test_no_more_is_asked_for_once_the_curve_is_flat() -> None:
 
     flat, share = learning_curve(CONFIG, 0, answered, lambda chosen, share: (np.linspace(0.2, 0.4, 30), np.zeros(30)))
     assert asked_for == [0.125, 0.25, 0.5] and share == 0.5 and flat.enough
-    # What cannot be told apart from noise is not flat.
+    # What cannot be told apart from noise is not flat, nor is what one question says.
+    single = lambda chosen, share: (np.full(1, 0.3), np.zeros(1))  # noqa: E731
+    assert learning_curve(CONFIG, 0, answered, single)[1] == 1
     assert learning_curve(CONFIG, 0, answered, noisy)[1] == 1

@@ -31,7 +31,7 @@ from phases.bitnet.lattice import Lattice
 from phases.bitnet.storage import read_lattices
 from phases.checkpoint import Checkpoint, Manifest
 from phases.data.tokenizer import train_tokenizer
-from phases.errors import ConfigError
+from phases.errors import ConfigError, InputError
 from tests.distillation.small import BLOCK, QUICK, lesson_of, model, saved
 
 
@@ -134,12 +134,27 @@ def test_a_night_with_a_search(teachers: list[Tutor], records: list[Record], tmp
     chosen = found.student.manifest["config"]["training"]
     assert chosen["learning_rate"] == found.search.training.learning_rate and chosen["steps"] == 4
     # The control has had as many trials of its own.
-    (study,) = (tmp_path / "w" / "search.baseline").glob("*/search.sqlite")
+    assert tried(tmp_path / "w" / "search.baseline") == 3
+    with pytest.raises(InputError, match="late, so the night ends before training"):
+        distil(teachers[:1], records, config, tmp_path / "l", tmp_path / "m", over=lambda: "late", **arguments)
+    assert not (tmp_path / "l").exists()
+
+
+def test_the_control_is_searched_for_as_long_as_the_student(
+    teachers: list[Tutor], records: list[Record], tmp_path: Path
+) -> None:
+    search = SearchConfig(trials=5, steps=3, tau=(1.0,), seconds=1e-9)
+    config = DistilConfig(student=Pruned(ratio=0.7), training=QUICK, block_tokens=BLOCK, search=search)
+    found = distil(teachers[:1], records, config, tmp_path / "o", tmp_path / "w", seed=0, validation=records[:5])
+    assert found.search is not None and len(found.search.trials) == tried(tmp_path / "w" / "search.baseline") == 1
+
+
+def tried(folder: Path) -> int:
+    """Trials that a search has finished."""
+    (study,) = folder.glob("*/search.sqlite")
     with contextlib.closing(sqlite3.connect(study)) as database:
-        ((tried,),) = database.execute("SELECT COUNT(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')")
-    assert tried == 3
-    late = distil(teachers[:1], records, config, tmp_path / "l", tmp_path / "m", over=lambda: "late", **arguments)
-    assert late.search is not None and len(late.search.trials) == 1
+        ((count,),) = database.execute("SELECT COUNT(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')")
+    return int(count)
 
 
 def test_a_curve_of_short_trainings(teachers: list[Tutor], records: list[Record], tmp_path: Path) -> None:
@@ -155,3 +170,5 @@ def test_a_curve_of_short_trainings(teachers: list[Tutor], records: list[Record]
     curve, share = data_curve(*given, seed=0, validation=records[:5])
     assert [point.records for point in curve.points] == [4, 7, 12] and share == 1 and seen == [0.3, 0.6, 1.0]
     assert data_curve(*given, seed=0, validation=records[:5]) == (curve, share)
+    # Other questions to be examined on are other results, not a crash.
+    assert data_curve(*given, seed=0, validation=records[:6])[0].points[0].loss != curve.points[0].loss
