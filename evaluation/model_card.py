@@ -102,6 +102,8 @@ def _gates(phase: PhaseReport) -> list[tuple[str, ...]]:
     known, rows = _by_name(phase), list[tuple[str, ...]]()
     for gate, (name, value, *rest) in zip(phase.gates, gate_rows(phase.gates), strict=True):
         metric = known.get(gate.metric)
+        if metric is not None and not math.isclose(metric.value, gate.value):
+            metric = None  # one of that name on another split
         rows.append((name, _shown(metric, value), *rest, "–" if metric is None else number(metric.n)))
     return rows
 

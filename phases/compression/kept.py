@@ -40,9 +40,9 @@ class Kept:
 
     @cached_property
     def pairs(self) -> dict[str, dict[str, Pair]]:
-        """By group and name, less those in which the parent has nothing to lose."""
+        """By group and name, less those in which the parent has nothing to lose; what is no number keeps nothing."""
         every = {"tasks": self.tasks, "domains": self.domains, "text": {"text": self.text}}
-        found = {group: {n: p for n, p in pairs.items() if p[1].sum() > 0} for group, pairs in every.items()}
+        found = {group: {n: p for n, p in pairs.items() if not p[1].sum() <= 0} for group, pairs in every.items()}
         return {group: pairs for group, pairs in found.items() if pairs}
 
     @property
@@ -61,7 +61,8 @@ class Kept:
         return float(np.mean(list(self._draws.values()), axis=0).std(ddof=1))
 
     def _mean(self, group: str) -> float:
-        return float(np.mean([min(1.0, float(ours.sum() / theirs.sum())) for ours, theirs in self._in(group)]))
+        shares = [np.minimum(1.0, ours.sum() / theirs.sum()) for ours, theirs in self._in(group)]
+        return float(np.mean(np.nan_to_num(shares)))
 
     def _in(self, group: str) -> list[Pair]:
         return list(self.pairs[group].values())
@@ -84,5 +85,6 @@ def _resampled(pair: Pair, draw: np.random.Generator) -> npt.NDArray[np.float64]
     kinds_K2, counts_K = np.unique(np.stack(pair, 1), axis=0, return_counts=True)
     n = len(pair[0])
     ours_R, theirs_R = (draw.multinomial(n, counts_K / n, size=RESAMPLES) @ kinds_K2).T
-    share_R: npt.NDArray[np.float64] = np.divide(ours_R, theirs_R, out=np.ones(RESAMPLES), where=theirs_R > 0)
+    share_R: npt.NDArray[np.float64] = np.divide(ours_R, theirs_R, out=np.ones(RESAMPLES), where=~(theirs_R <= 0))
+    share_R[np.isnan(share_R)] = 0.0
     return share_R.clip(max=1.0)

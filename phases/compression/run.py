@@ -7,7 +7,7 @@ Ternary codes with an entropy coder, VPTQ with shared codebooks (arXiv 2409.1706
 hyper-compression (2409.00592) are measured matrix by matrix on the validation split. An allocator divides the budget
 among them, codec after codec (`staging`), and the model is trained as it will be stored, the parent its teacher.
 Without that training nothing keeps what the parent can do beyond a tenth of its size. A ratio that keeps too little, as
-the judge counts it and with a margin for the noise of both splits, gives way to the next.
+the judge counts it and with a margin for the noise of the validation split, gives way to the next.
 
 The checkpoint is a plain one, the decoded weights. Its siblings: *agent*, the artefact, one small file that decodes
 lazily, with all that the agent is beside it; *untrained*, the same allocation as it was before training; and the

@@ -112,7 +112,7 @@ def thoughts(report: Report) -> str:
     }
     rows = []
     for label, model in models.items():
-        nats = [f"{own.number(f'{model}/{kind}_nats') or 0:.3f}" for kind in ("text", "reasoning", "memory")]
+        nats = [with_error(own.number(f"{model}/{kind}_nats"), None) for kind in ("text", "reasoning", "memory")]
         rows.append([label, *nats, "" if model == "on" else own.difference(model, metric)])
     return table(("", "text", "reasoning answers", "recall answers", "mean, thinking less this"), rows)
 
@@ -190,8 +190,8 @@ def designs(report: Report) -> str:
     }
     rows = []
     for label, model in models.items():
-        right = [f"{own.number(f'{model}/{domain}_right') or 0:.3f}" for domain in (*DOMAINS, "copying")]
-        rows.append([label, own.value(f"{model}/mean_right"), *right, f"{own.number(f'{model}/work') or 0:.2f}"])
+        right = [with_error(own.number(f"{model}/{domain}_right"), None) for domain in (*DOMAINS, "copying")]
+        rows.append([label, own.value(f"{model}/mean_right"), *right, with_error(own.number(f"{model}/work"), None, 2)])
     told = ("reasoning", "recall", "facts", "in persona", "sums", "documents", "search", "copying", "work")
     return table(("", "mean", *told), rows)
 

@@ -53,3 +53,9 @@ def test_questions_that_are_a_task_and_a_domain_vary_together() -> None:
     assert together.mean == apart.mean
     assert together.stderr == pytest.approx(together.groups["tasks"][1] * 2 / 3)
     assert together.stderr > 1.3 * apart.stderr
+
+
+def test_what_is_not_a_number_is_nothing_kept() -> None:
+    ones, broken = np.ones(4), np.full(4, np.nan)
+    kept = Kept({"a": (ones, ones)}, {}, (ones, broken))
+    assert kept.mean == 0.5 and kept.groups["text"] == (0.0, 0.0)
