@@ -28,6 +28,7 @@ from distillation.training.distil import Distilled, distil
 from distillation.training.distil_config import DistilConfig
 from distillation.training.lessons import Lessons
 from distillation.training.strategy_config import Incremental, Logits
+from distillation.training.time_limit import ends_before
 from distillation.validation.gate import Verdicts, judge
 from distillation.validation.levels import Spending
 from flows.console import say
@@ -131,7 +132,7 @@ class Night:
         """The student and its baseline."""
         run, tutors = plan.gathered.run, faculty.tutors
         faculty.forget()
-        self.budget.check_time("training")
+        ends_before("training", self.budget.over)
         with self._timed("training"):
             learn = partial(
                 distil,
@@ -151,7 +152,7 @@ class Night:
     def examine(self, plan: Plan, faculty: Faculty, schooled: Schooled, made: Distilled, spent: Spending) -> Examined:
         """Student, baseline and teacher on the sealed questions; the gate; the money."""
         run, ledger = plan.gathered.run, self.workshop.ledger
-        self.budget.check_time("the examination")
+        ends_before("the examination", self.budget.over)
         with self._timed("evaluation"):
             with CaptureStore(self.workshop.project / SEALED) as store:
                 exam = sit(
@@ -197,17 +198,18 @@ class Night:
         """All questions, or ever more of them until the learning curve is flat."""
         config, run = self.distilling(champion), plan.gathered.run
         done: dict[float, Schooled] = {}
+        with self._timed("labelling"):
+            checked = self.schooling.expected(plan, faculty, self.budget)
 
         def answered(share: float) -> list[Record]:
             with self._timed("labelling"):
-                done[share] = self.schooling.answered(plan, faculty, self.budget, share)
+                done[share] = self.schooling.answered(plan, faculty, self.budget, checked, share)
             faculty.forget()
             return done[share].records
 
         if config.data_size is None:
             answered(1.0)
             return done[1.0]
-        checked = self.schooling.expected(plan, faculty, self.budget)
         with self._timed("training"):
             curve, share = data_curve(
                 faculty.tutors,

@@ -19,7 +19,6 @@ from decimal import Decimal
 from pydantic import Field
 
 from distillation.money.amount import exact
-from phases.errors import InputError
 from phases.strict import StrictModel
 
 
@@ -98,12 +97,6 @@ class Budget:
         if self.seconds is None or spent < self.seconds:
             return None
         return f"budget of {self.seconds:g} s: {spent:.0f} s are over"
-
-    def check_time(self, step: str) -> None:
-        """Raises `InputError` where no time is left for `step`: the night ends, and can be taken up again."""
-        why = self.over()
-        if why is not None:
-            raise InputError(f"{why}, so the night ends before {step}; all is kept: raise budget.seconds, run it again")
 
     def spend(self, usd: float | Decimal | None, calls: int = 1) -> None:
         """Count a step that was taken. `usd` None: its price is not known."""

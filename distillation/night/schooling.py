@@ -1,8 +1,9 @@
 """From a project's sources to a version of its data: gathered, curated, gaps filled, answered, curated again.
 
     school = Schooling(workshop, config…)
-    plan = school.gathered(out)                # questions and the sealed test: what a night depends on
-    data = school.answered(plan, faculty)      # with answers, as a version on the disk
+    plan = school.plan(out)                                      # questions and the sealed test
+    checked = school.expected(plan, faculty, budget)             # what settings are chosen by
+    data = school.answered(plan, faculty, budget, checked)       # with answers, as a version on the disk
 
 Curation comes twice: questions before anybody is paid to answer them, answers before anybody learns from them.
 """
@@ -92,14 +93,19 @@ class Schooling:
         return Plan(gathered, questions, version(questions.records, self.curation), parent)
 
     def answered(
-        self, plan: Plan, faculty: Faculty, budget: Budget, share: float = 1.0, progress: Progress | None = None
+        self,
+        plan: Plan,
+        faculty: Faculty,
+        budget: Budget,
+        validation: list[Record],
+        share: float = 1.0,
+        progress: Progress | None = None,
     ) -> Schooled:
-        """Fill gaps, ask, curate what came, write the version. `share`: of the questions; those of more hold those of
-        less.
+        """Fill gaps, ask, curate what came, write the version.
 
-        Raises `DataError` where no validation question has anything that is expected.
+        `validation`: what `expected` gave. `share`: of the questions; those of more hold those of less.
         """
-        ledger, validation = self.workshop.ledger, self.expected(plan, faculty, budget)
+        ledger = self.workshop.ledger
         with CaptureStore(self.workshop.project / ANSWERS) as store:
             records, synthetic = list(plan.questions.records), {}
             asker = Remembered(faculty.first, store, budget, ledger)

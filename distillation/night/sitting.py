@@ -102,7 +102,7 @@ def sit(
     no text. Raises what asking them raises."""
     everybody = (teacher, student, baseline)
     said = teacher.answers(sealed)
-    records = [r if r.reference else replace(r, completion=text) for r, text in zip(sealed, said, strict=True)]
+    records = _answered(sealed, said)
     right = {teacher.name: values(records, said)}
     right |= {one.name: values(records, one.answers(records)) for one in (student, baseline)}
     ours, theirs = right[student.name], right[teacher.name]
@@ -149,7 +149,7 @@ def ask_ahead(
 ) -> None:
     """Ask the teacher all that `sit` will: a store keeps the answers. Raises what asking raises."""
     said = answers(sealed)
-    records = [r if r.reference else replace(r, completion=text) for r, text in zip(sealed, said, strict=True)]
+    records = _answered(sealed, said)
     few = [records[i] for i in spread(len(records), config.probe_items)]
     if config.robustness is not None:
         for new in changed(few, config.robustness, _filler(data, learnt, seed)).values():
@@ -157,6 +157,11 @@ def ask_ahead(
     if config.safety is not None:
         ask = _prompts(answers)
         safety_criteria(ask, ask, config.safety, prompts=[record.prompt for record in few])
+
+
+def _answered(sealed: Sequence[Record], said: Sequence[str]) -> list[Record]:
+    """The teacher's answer is what is expected where nobody knows the right one."""
+    return [r if r.reference else replace(r, completion=text) for r, text in zip(sealed, said, strict=True)]
 
 
 def _prompts(answers: Answers) -> Callable[[Sequence[str]], list[str]]:

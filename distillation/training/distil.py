@@ -21,10 +21,9 @@ from distillation.training.search import Found, search
 from distillation.training.side_by_side import train_all
 from distillation.training.strategies import Tutor
 from distillation.training.strategy_config import CrossTokenizer, Response
-from distillation.training.time_limit import Over, never
+from distillation.training.time_limit import Over, ends_before, never
 from phases.checkpoint import Checkpoint
 from phases.dataset import Dataset
-from phases.errors import InputError
 from phases.phase import MetricsCallback, Pool, ignore_metrics, serial_pool
 
 STUDENT = "student"
@@ -69,11 +68,7 @@ def distil(
         sought = (start, strategy, training, night.lesson, exam, config.search, work / "search")
         found = search(*sought, seed=seed, metrics=metrics, over=over)
         strategy, training = found.strategy, found.training
-        why = over()
-        if why is not None:
-            raise InputError(
-                f"{why}, so the night ends before training; all is kept: raise budget.seconds, run it again"
-            )
+        ends_before("training", over)
     lesson = night.lesson(strategy)
     plain = baseline_lesson(lesson, config.baseline, night.block_tokens, work, night.text)
     jobs = [night.job(STUDENT, start, lesson, training)]

@@ -5,7 +5,6 @@ lesson = lessons.lesson(config.strategy)
 start = lessons.start(lesson)
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,21 +78,24 @@ class Lessons:
         return training.model_copy(update={name: getattr(training, name) * factor for name in rates})
 
     @cached_property
+    def learnt(self) -> list[Record]:
+        """The records, and some of them once more in another way."""
+        return with_variants(self.records, self.config.variants, self.seed)
+
+    @cached_property
     def text(self) -> TextRows | None:
         """Rows of the data set's streams and of an agent's conversations: their shares of all rows."""
         if self.data is None:
             return None
-        learnt = with_variants(self.records, self.config.variants, self.seed)
-        counted = len(pack_records(learnt, self.tokenizer, self.block_tokens, self.work / "rows.counted"))
+        counted = len(pack_records(self.learnt, self.tokenizer, self.block_tokens, self.work / "rows.counted"))
         shares = Shares(self.config.text, self.config.conversations, self.config.mix.model_dump())
         teacher = self.tutors[0].checkpoint if self.tutors else None
         return beside_records(self.data, teacher, counted, shares, self.block_tokens, self.seed)
 
-    def lesson(self, strategy: Strategy, records: Sequence[Record] | None = None, name: str = "lesson") -> Lesson:
-        """All records, or some, as the strategy wants them."""
-        chosen = with_variants(self.records if records is None else records, self.config.variants, self.seed)
-        folder = self.work / name
-        return prepare(strategy, chosen, self.tutors, self.tokenizer, self.block_tokens, folder, text=self.text)
+    def lesson(self, strategy: Strategy) -> Lesson:
+        """The records as the strategy wants them."""
+        folder = self.work / "lesson"
+        return prepare(strategy, self.learnt, self.tutors, self.tokenizer, self.block_tokens, folder, text=self.text)
 
     def start(self, lesson: Lesson) -> Checkpoint:
         """The student before it learns; what it is cut by is measured on rows from all over the lesson."""

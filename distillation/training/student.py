@@ -83,19 +83,19 @@ def make_student(
     cannot be cut.
     """
     decided: dict[str, Any] = {}
+    given = open_checkpoint(config.path) if isinstance(config, Own) else None
     if teacher is None:
-        if not isinstance(config, Own):
+        if given is None:
             raise InputError(f"student.kind={config.kind}: it needs a local teacher; set student.kind=checkpoint")
-        learner = open_learner(open_checkpoint(config.path))
+        learner = open_learner(given)
         sizes = {"parameters": float(learner.parameters)}
     else:
         refuse_packed(teacher, PHASE)
         model = teacher.model()
-        learner, decided = _learner(teacher, model, config, calibration, seed)
+        learner, decided = _learner(teacher, model, config, given, calibration, seed)
         sizes = _compared(learner.parameters, sum(parameter.numel() for parameter in model.parameters()))
     report = {"kind": config.kind, **sizes, **decided}
-    begun = (open_checkpoint(config.path).digest,) if isinstance(config, Own) else ()
-    parents = (*(() if teacher is None else (teacher.digest,)), *begun)
+    parents = tuple(one.digest for one in (teacher, given) if one is not None)
     manifest = Manifest(f"{PHASE}/initial", {"student": config.model_dump(mode="json")}, seed, parents, metrics=sizes)
     return save_learner(learner, out, manifest, {REPORT: json.dumps(report, indent=2, sort_keys=True) + "\n"})
 
@@ -110,11 +110,16 @@ def _compared(small: int, large: int) -> dict[str, float]:
 
 
 def _learner(
-    teacher: Checkpoint, model: Any, config: Pruned | Own | Fresh, calibration: Rows | None, seed: int
+    teacher: Checkpoint,
+    model: Any,
+    config: Pruned | Own | Fresh,
+    given: Checkpoint | None,
+    calibration: Rows | None,
+    seed: int,
 ) -> tuple[Learner, dict[str, Any]]:
-    """The student, and what was decided on the way."""
+    """The student, and what was decided on the way; `given`: where it is a model that there is already."""
     if isinstance(config, Own):
-        given = open_checkpoint(config.path)
+        assert given is not None
         return open_learner(given), {"path": config.path, "digest": given.digest}
     if isinstance(config, Fresh):
         tokenizer = teacher.tokenizer()

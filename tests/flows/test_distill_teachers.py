@@ -68,9 +68,9 @@ def test_questions_are_answered_as_long_as_more_of_them_help(
     shares: list[float] = []
     answered = night_steps.Schooling.answered
 
-    def counted(self: Any, plan: Any, faculty: Any, budget: Any, share: float = 1.0) -> Any:
+    def counted(self: Any, plan: Any, faculty: Any, budget: Any, checked: Any, share: float = 1.0) -> Any:
         shares.append(share)
-        return answered(self, plan, faculty, budget, share)
+        return answered(self, plan, faculty, budget, checked, share)
 
     monkeypatch.setattr(night_steps.Schooling, "answered", counted)
     size = {"shares": [0.4, 0.6, 0.8, 1.0], "steps": 1, "resamples": 50, "least_gain": 1000.0}
